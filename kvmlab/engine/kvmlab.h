@@ -1,0 +1,6 @@
+#ifndef KVMLAB_H
+#define KVMLAB_H
+
+const char *kl_version(void);
+
+#endif
