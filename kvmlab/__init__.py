@@ -1,6 +1,29 @@
-"""kvmlab: a virtualization laboratory for Python and Jupyter."""
+"""kvmlab: a virtualization laboratory for Python and Jupyter.
 
-from kvmlab.engine import version as _version
+Names are loaded when first asked for, so that Jupyter's server (``kvmlab.server``) and ``kvmlab --help`` load no
+engine, and scripts no Jupyter.
+"""
 
-__version__ = _version()
-__all__ = ["__version__"]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# public name -> the module that has it
+_WHERE = {
+    "__version__": "kvmlab.engine",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'kvmlab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -19,7 +19,8 @@ def package_files() -> list[str]:
         name = path.relative_to(ROOT).as_posix()
         if "__pycache__" in path.parts or "node_modules" in path.parts or not path.is_file():
             continue
-        if path.suffix in SUFFIXES or path.name == "py.typed" or (path.suffix == ".h" and name.startswith(GUEST_HEADERS)):
+        guest_header = path.suffix == ".h" and name.startswith(GUEST_HEADERS)
+        if path.suffix in SUFFIXES or path.name == "py.typed" or guest_header:
             found.append(name)
     return found
 

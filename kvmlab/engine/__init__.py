@@ -2,7 +2,4 @@
 
 from kvmlab.engine._engine import ffi, lib
 
-
-def version() -> str:
-    """Return the version that the extension was built as."""
-    return ffi.string(lib.kl_version()).decode()
+__version__: str = ffi.string(lib.kl_version()).decode()

@@ -1,7 +1,7 @@
 """cffi's recipe for ``kvmlab.engine._engine``: the declarations are kvmlab.h, and nothing else.
 
 Run by meson as ``python -m cffi.gen_src exec-python build.py _engine.c``. The header is kept plain on purpose
-(no macros but ``#define NAME number``, no conditionals but its include guard), so that reading it is all there is to do.
+(no macros but ``#define NAME number``, no conditionals but its include guard), so reading it is all there is to do.
 """
 
 import re
