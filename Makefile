@@ -1,7 +1,7 @@
 # kvmlab's one-word commands. The work is in tools/*.sh, which can be read (and run) on their own.
-PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
-export PYTHON
 
-.PHONY: inplace
+.PHONY: inplace asan
 inplace:        ## build the extension into kvmlab/engine/, so that PYTHONPATH=. works
-	tools/inplace.sh
+	@tools/inplace.sh
+asan:           ## the C tests under AddressSanitizer and UBSan
+	@tools/asan.sh
