@@ -117,7 +117,7 @@ class AssemblyWarning(UserWarning):
     """The guest's text was translated, but probably not as its author meant it."""
 
 
-class AssemblyError(Error, SyntaxError):
+class AssemblyError(Error):
     """The guest's text cannot be translated.
 
     Attributes
@@ -151,14 +151,16 @@ class AssemblyError(Error, SyntaxError):
         self.source = source
         self.name = name
         self.others = others
-        # SyntaxError's own attributes, for editors and for IPython's traceback.
-        self.msg = message
-        self.filename = name
-        self.lineno = line
-        self.offset = column
-        self.text = None
-        if source is not None and line is not None and 1 <= line <= len(source.splitlines()):
-            self.text = source.splitlines()[line - 1]
+
+    @property
+    def text(self) -> str | None:
+        """The line of the student's text that is to blame."""
+        rows = (self.source or "").splitlines()
+        return rows[self.line - 1] if self.line is not None and 1 <= self.line <= len(rows) else None
+
+    def _render_traceback_(self) -> list[str]:
+        """In a notebook: the student's line, not the frames of the assembler's caller."""
+        return [f"{type(self).__name__}: {self}"]
 
     def marked(self, around: int = 2) -> str:
         """The student's line with its neighbours, a mark at its head and a caret under the column."""
