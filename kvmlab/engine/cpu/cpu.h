@@ -267,7 +267,8 @@ struct profile {
     enum vendor vendor;
     uint32_t signature;      /* CPUID.1:EAX */
     uint8_t physical_bits, linear_bits;
-    uint8_t has[(NR_FEATURES + 7) / 8], behaves[(NR_BEHAVIOURS + 8) / 8];
+    enum feature generation; /* it has all generations up to this one */
+    uint8_t has[NR_FEATURES], behaves[NR_BEHAVIOURS + 1];
 };
 unsigned nr_profiles(void);
 const struct profile *profile_at(unsigned number);
@@ -336,7 +337,8 @@ struct cpu {
     const struct profile *profile;
     struct tlb_front *front;   /* front_of[cpl == 3] */
     struct tlb_front front_of[2][FRONT_SIZE];
-    uint8_t *fetch_host;       /* host page of cpu->fetch, or NULL */
+    uint8_t *fetch_host;       /* host page of cpu->fetch; NULL: look it up, or no RAM */
+    frame_t fetch_frame;
     const struct insn *current; /* the instruction under way (faults, RDTSC, exits: its length and index) */
     const struct insn *block_start;
     struct code_cache *code;
@@ -354,8 +356,11 @@ enum mode { /* key of a block: what decoding depends on */
     MODE_REAL16, MODE_VM86, MODE_PROT16, MODE_PROT32, MODE_LONG64, MODE_REAL32 /* CS.D set while PE=0 */ };
 enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_4LEVEL, PAGING_5LEVEL, PAGING_EPT };
 
-static inline bool cpu_has(const struct cpu *cpu, enum feature f) { return cpu->profile->has[f / 8] >> f % 8 & 1; }
-static inline bool cpu_behaves(const struct cpu *cpu, enum behaviour b) { return cpu->profile->behaves[b / 8] >> b % 8 & 1; }
+static inline bool cpu_has(const struct cpu *cpu, enum feature f) 
+{
+    return f <= cpu->profile->generation || cpu->profile->has[f];
+}
+static inline bool cpu_behaves(const struct cpu *cpu, enum behaviour b) { return cpu->profile->behaves[b]; }
 static inline bool is_real(const struct cpu *cpu) { return !(cpu->cr0 & CR0_PE); }
 static inline bool is_vm86(const struct cpu *cpu) { return (cpu->rflags & FLAG_VM) != 0; }
 static inline bool is_protected(const struct cpu *cpu) { return (cpu->cr0 & CR0_PE) && !(cpu->rflags & FLAG_VM); }
@@ -378,7 +383,8 @@ void code_drop_all(struct cpu *cpu);
 #define CPU_STATE_BYTES offsetof(struct cpu, rebuildable)
 
 /* To call whenever what they derive from has changed. */
-void cpu_mode_changed(struct cpu *cpu);      /* CR0.PE/PG, CR4, EFER, CS, SS, RFLAGS.VM, CPL: code size, paging, views, masks */
+void cpu_mode_changed(struct cpu *cpu);      /* CR0, CR4, EFER, CS, SS, RFLAGS.VM, CPL, world: code size, paging, views, masks */
+void cpu_set_cpl(struct cpu *cpu, unsigned cpl); /* only the privilege level changed */
 void cpu_update_view(struct cpu *cpu, enum seg seg); /* one segment was loaded */
 void cpu_update_attention(struct cpu *cpu);  /* IF, TF, shadow, pins, DR7, activity */
 
@@ -399,7 +405,7 @@ struct insn_row {
 };
 extern const struct insn_row insn_rows[];
 extern const unsigned nr_insn_rows;
-bool op_gate(struct cpu *cpu, const struct insn *i); /* privilege, then intercept, then the row's handler */
+op_fn op_gate;  /* privilege, then intercept, then the row's handler */
 op_fn op_stale; /* what the rest of a block becomes when its page is written while it runs */
 
 /* segment.c: SDM 3A ch. 3, 5 */
@@ -443,7 +449,8 @@ bool fetch_translate(struct cpu *cpu, uint64_t linear) MUST_CHECK; /* fills cpu-
 bool linear_access(struct cpu *cpu, uint64_t linear, void *data, unsigned size, enum access access, bool user) MUST_CHECK;
 bool device_access(struct cpu *cpu, enum device_kind kind, uint64_t address, unsigned size, bool is_write, uint64_t *value) MUST_CHECK;
 bool port_access(struct cpu *cpu, uint16_t port, unsigned size, bool is_write, uint64_t *value) MUST_CHECK;
-bool physical_access(struct cpu *cpu, uint64_t pa, void *data, unsigned size, bool is_write); /* no device: holes read ones */
+bool physical_access(struct cpu *cpu, uint64_t pa, void *data, unsigned size, bool is_write); /* no device: holes read ones; false there */
+void access_log_commit(struct cpu *cpu); /* one iteration of a repeated instruction is done: its accesses are past */
 
 /* system.c: control and debug registers, MSRs, CPUID */
 bool write_cr0(struct cpu *cpu, uint64_t value) MUST_CHECK;
@@ -457,6 +464,11 @@ bool write_dr(struct cpu *cpu, unsigned number, uint64_t value) MUST_CHECK;
 void cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]); /* eax ebx ecx edx */
 void set_rflags(struct cpu *cpu, uint64_t value);   /* all bits as given; refreshes what derives from them */
 uint64_t get_rflags(const struct cpu *cpu);
+
+/* debug.c: SDM 3B ch. 17, debug registers */
+void debug_data_access(struct cpu *cpu, uint64_t linear, unsigned size, bool is_write); /* may set pending_db */
+void debug_port_access(struct cpu *cpu, uint16_t port, unsigned size);
+bool debug_execution(struct cpu *cpu, uint64_t linear) MUST_CHECK; /* false: #DB fault at this instruction */
 
 /* intercept.c: does this exit? One place for both vendors. False: LEAVE_EXIT was taken. */
 enum intercept_class {

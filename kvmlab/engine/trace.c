@@ -1,0 +1,41 @@
+/* The ring of recorded events (trace.h). */
+#include "trace.h"
+
+#include <stdlib.h>
+
+bool trace_init(struct trace *trace, uint32_t capacity)
+{
+    *trace = (struct trace){ .capacity = capacity };
+    if (capacity == 0)
+        return true;
+    trace->ring = calloc(capacity, sizeof *trace->ring);
+    return trace->ring != NULL;
+}
+
+void trace_release(struct trace *trace)
+{
+    free(trace->ring);
+    *trace = (struct trace){ 0 };
+}
+
+void trace_record(struct trace *trace, const struct event *event)
+{
+    if (trace->capacity == 0)
+        return;
+    trace->ring[trace->next++ & (trace->capacity - 1)] = *event;
+    if (trace->next - trace->first > trace->capacity)
+        trace->first = trace->next - trace->capacity;
+}
+
+const struct event *trace_at(const struct trace *trace, uint64_t number)
+{
+    if (number < trace->first || number >= trace->next)
+        return NULL;
+    return &trace->ring[number & (trace->capacity - 1)];
+}
+
+void trace_cut(struct trace *trace, uint64_t sequence)
+{
+    while (trace->next > trace->first && trace->ring[(trace->next - 1) & (trace->capacity - 1)].sequence >= sequence)
+        trace->next--;
+}
