@@ -3,7 +3,8 @@
 # Arguments are parts of test names: tools/asan.sh walk tlb
 set -eu
 cd "$(dirname "$0")/.."
-. tools/python.sh
+. tools/common.sh
+use_environment
 
 [ -f build-asan/build.ninja ] || meson_setup build-asan -Dextension=false -Dtests=true -Ddebug=true -Doptimization=1 \
     -Db_sanitize=address,undefined -Dc_args="-fno-omit-frame-pointer -fno-sanitize-recover=all"
