@@ -1,7 +1,18 @@
 # kvmlab's one-word commands. The work is in tools/*.sh, which can be read (and run) on their own.
+# Variables given here reach them: make lab BROWSER=none, make inplace PYTHON=/path/to/python3
 
-.PHONY: inplace asan
+.DEFAULT_GOAL := help
+.PHONY: help lab dev inplace asan wasm
+help:           ## this list
+	@sed -n 's/^\([a-z]*\): *## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+lab:            ## environment, build, labs into work/, JupyterLab on the first lab
+	@tools/lab.sh
+dev:            ## an environment to work in: all tools, kvmlab rebuilt on import
+	@tools/dev.sh
 inplace:        ## build the extension into kvmlab/engine/, so that PYTHONPATH=. works
 	@tools/inplace.sh
 asan:           ## the C tests under AddressSanitizer and UBSan
 	@tools/asan.sh
+wasm:           ## the core as build-wasm/engine.wasm
+	@tools/wasm.sh

@@ -21,9 +21,7 @@ def sources(suffixes: set[str]) -> list[str]:
     return sorted(
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "kvmlab").rglob("*")
-        if path.is_file()
-        and NOT_OURS.isdisjoint(path.parts)
-        and (path.suffix in suffixes or path.name in suffixes)
+        if path.is_file() and NOT_OURS.isdisjoint(path.parts) and (path.suffix in suffixes or path.name in suffixes)
     )
 
 

@@ -1,7 +1,7 @@
 """Print requirements of pyproject.toml as pip takes them, without building kvmlab first.
 
-Arguments: ``build`` for the build system's, any other name for that extra (extras that name extras are followed) together
-with the dependencies of kvmlab itself.
+Arguments: ``build`` for the build system's, any other name for that extra (extras that name extras are followed)
+together with the dependencies of kvmlab itself.
 """
 
 import re
