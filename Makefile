@@ -2,16 +2,22 @@
 # Variables given here reach them: make lab BROWSER=none, make inplace PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help lab dev inplace asan wasm
+.PHONY: help lab test dev inplace lint fmt asan wasm
 help:           ## this list
 	@sed -n 's/^\([a-z]*\): *## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 lab:            ## environment, build, labs into work/, JupyterLab on the first lab
 	@tools/lab.sh
+test:           ## all that tests need, and all tests
+	@tools/test.sh
 dev:            ## an environment to work in: all tools, kvmlab rebuilt on import
 	@tools/dev.sh
 inplace:        ## build the extension into kvmlab/engine/, so that PYTHONPATH=. works
 	@tools/inplace.sh
+lint:           ## ruff, mypy, tsc
+	@tools/lint.sh
+fmt:            ## ruff format; clang-format on the C you changed
+	@tools/fmt.sh
 asan:           ## the C tests under AddressSanitizer and UBSan
 	@tools/asan.sh
 wasm:           ## the core as build-wasm/engine.wasm

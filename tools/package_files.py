@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"py.typed", ".py", ".pyi", ".js", ".mjs", ".css", ".json", ".svg", ".html", ".def", ".ld"}
 C = {".c", ".h"}
-# Headers of guests (kvmguest.h) are data; headers of the engine are not.
-GUEST_HEADERS = "kvmlab/guest"
+# What guests are compiled with is data; the engine's own C is not.
+GUEST_C = "kvmlab/include/"
 NOT_OURS = {"__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
 
 
@@ -26,8 +26,7 @@ def sources(suffixes: set[str]) -> list[str]:
 
 
 def package_files() -> list[str]:
-    headers = [name for name in sources({".h"}) if name.startswith(GUEST_HEADERS)]
-    return sorted({*sources(DATA), *headers})
+    return sorted({*sources(DATA), *(name for name in sources(C) if name.startswith(GUEST_C))})
 
 
 def labs() -> list[str]:

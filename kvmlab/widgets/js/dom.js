@@ -10,10 +10,12 @@
  * @property {string | undefined} key
  * @property {Node | null} el
  *
- * @typedef {VNode | string | number | null | undefined | false | Kid[]} Kid
+ * @typedef {VNode | string | number | null | undefined | false | Kids} Kid
  */
 
 const SVG = "http://www.w3.org/2000/svg";
+
+/** @typedef {Array<Kid>} Kids  a name of its own, so that Kid may name itself */
 
 /** @type {WeakMap<Element, VNode[]>} what was drawn last in each root */
 const drawn = new WeakMap();
