@@ -78,7 +78,7 @@ export function draw(root, state, ask) {
     return render(root, h("section", { class: "time", role: "region", "aria-label": "Timeline of exits" }, title, h("p", { class: "q2 empty" }, head?.what ?? "No exits yet.")));
   }
   const names = new Map(head.names);
-  const columns = Math.max(4, Math.floor(((root.clientWidth || 600) - 130) / 35));
+  const columns = Math.max(4, Math.floor(((root.clientWidth || 600) - 136) / 30));
   const shown = bins(exits, columns, head.now);
   /** @param {Bin} bin */
   const look = (bin) => (bin.now ? " now" : bin.ahead ? " fut" : "");
@@ -140,7 +140,7 @@ export function draw(root, state, ask) {
       head.back
         ? h(
             "label",
-            { class: "slide", key: "slide" },
+            { class: "slide", key: "slide", style: `--n:${shown.length}` },
             h("span", null, "go to"),
             h("input", { type: "range", "aria-label": "Go to exit", min: String(head.first), max: String(last), value: String(head.now || head.first), "aria-valuetext": head.now ? label(shown.find((b) => b.now) ?? shown[0]) : "before the first exit shown", ...says("Slider", "Drag, or use the keys [ and ], to go to any exit, backwards too. Python: vm.goto(position)"), onchange: (/** @type {any} */ e) => ask("goto_exit", { n: Number(e.target.value) }) }),
           )
