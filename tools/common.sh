@@ -37,4 +37,12 @@ meson_setup() {
     log=$("$python" -m mesonbuild.mesonmain setup "$@" 2>&1) || { printf '%s\n' "$log" >&2; exit 1; }
 }
 
-ninja_build() { "$python" -m ninja -C "$1" --quiet; }
+# Quiet when all is well: what the build says is shown when it fails or warns.
+ninja_build() {
+    if log=$("$python" -m ninja -C "$1" --quiet 2>&1); then
+        case $log in *warning:*) printf '%s\n' "$log" >&2 ;; esac
+    else
+        printf '%s\n' "$log" >&2
+        exit 1
+    fi
+}

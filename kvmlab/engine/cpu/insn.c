@@ -50,7 +50,10 @@ static int hex_digit(char c)
 
 static bool token_is(const char *token, size_t len, const char *word)
 {
-    return strlen(word) == len && memcmp(token, word, len) == 0;
+    size_t n = 0;
+    while (n < len && word[n] && word[n] == token[n])
+        n++;
+    return n == len && !word[n];
 }
 
 static bool parse_byte(struct encoding *e, const char *t, size_t len, unsigned *nr_bytes, int *bytes)

@@ -19,8 +19,12 @@ const struct profile *profile_at(unsigned number) { return number < nr_profiles(
 
 const struct profile *profile_find(const char *name)
 {
-    for (unsigned n = 0; n < nr_profiles(); n++)
-        if (strcmp(profiles[n].name, name) == 0)
+    for (unsigned n = 0; n < nr_profiles(); n++) {
+        size_t same = 0;
+        while (profiles[n].name[same] && profiles[n].name[same] == name[same])
+            same++;
+        if (profiles[n].name[same] == name[same])
             return &profiles[n];
+    }
     return NULL;
 }
