@@ -1,6 +1,163 @@
 #ifndef KVMLAB_H
 #define KVMLAB_H
 
+#include <stddef.h>
+#include <stdint.h>
+
+/* The C API: the only source of the binding's cdef, so it stays plain C declarations without macros.
+ *
+ * One model, two engines. A handle is a virtual machine (guest under the hypervisor) or a bare machine.
+ * Functions return 0 or a negative errno of the contract; kl_error() gives the sentence. No call
+ * keeps a pointer it was given. A handle is used by one thread at a time, but kl_kick() by any. */
+
+typedef struct kl_vm kl_vm;
+
 const char *kl_version(void);
+int kl_init(const char **error); /* once, under the import lock */
+
+/* ---- making one ------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *engine;    /* "soft", "kvm" */
+    const char *kind;      /* "vm", "machine" */
+    const char *cpu;       /* a profile's name */
+    const char *mmu;       /* "shadow", "vtlb", "tdp"; machine: NULL */
+    const char *real_mode; /* "auto", "user", "vm86", "emulate"; machine: NULL */
+    uint64_t history;      /* bits: faults of 2006 to reproduce, by name in docs */
+    int shared_memory;     /* 1: RAM can be mapped by the process (the interface of 2006) */
+} kl_config;
+
+int kl_create(const kl_config *config, kl_vm **vm, char *message, size_t message_bytes);
+void kl_destroy(kl_vm *vm);
+const char *kl_error(const kl_vm *vm); /* the sentence of the last failure */
+int kl_create_vcpu(kl_vm *vm, uint32_t vcpu);
+int kl_reset(kl_vm *vm);               /* power-on state of the processor; memory stays */
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+int kl_set_memory_region(kl_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size, uint32_t flags); /* flags 1: log dirty pages */
+/* space 0: guest-physical (a machine's own), 1: host-physical. The result is the number of bytes that memory answered. */
+int64_t kl_read(kl_vm *vm, int space, uint64_t address, void *to, uint64_t len);
+int64_t kl_write(kl_vm *vm, int space, uint64_t address, const void *from, uint64_t len);
+/* A counted read-only view of a slot; it outlives slot and VM until kl_view_release. */
+typedef struct { const uint8_t *bytes; uint64_t size; void *handle; } kl_view;
+int kl_view_get(kl_vm *vm, uint32_t slot, kl_view *view);
+void kl_view_release(kl_view *view);
+int kl_dirty_log(kl_vm *vm, uint32_t slot, uint8_t *bitmap, uint64_t bytes); /* get and clear */
+
+/* ---- state ---------------------------------------------------------------------------------- */
+
+typedef struct { uint64_t gpr[16]; /* rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */ uint64_t rip, rflags; } kl_regs;
+typedef struct { uint64_t base; uint32_t limit; uint32_t attr; /* as VMX access rights */ uint16_t selector; uint16_t pad[3]; } kl_segment;
+typedef struct {
+    kl_segment seg[8];     /* es cs ss ds fs gs ldtr tr */
+    uint64_t gdt_base, idt_base;
+    uint32_t gdt_limit, idt_limit;
+    uint64_t cr0, cr2, cr3, cr4, cr8, efer, apic_base;
+} kl_sregs;
+typedef struct {
+    uint64_t dr[8];
+    uint64_t xcr0;
+    uint64_t tsc;
+    uint32_t activity;         /* 0 active, 1 halted, 2 shut down, 3 waits for SIPI */
+    uint32_t interruptibility; /* 1 STI, 2 MOV SS, 8 NMI blocked */
+    uint32_t interrupt_pending, nmi_pending;
+    uint32_t interrupt_vector; /* the one that is delivered next */
+    uint32_t pending_db;
+    uint64_t pdpte[4];
+    uint64_t interrupt_bitmap[4];
+} kl_events;
+
+int kl_get_regs(kl_vm *vm, uint32_t vcpu, kl_regs *regs);
+int kl_set_regs(kl_vm *vm, uint32_t vcpu, const kl_regs *regs);
+int kl_get_sregs(kl_vm *vm, uint32_t vcpu, kl_sregs *sregs);
+int kl_set_sregs(kl_vm *vm, uint32_t vcpu, const kl_sregs *sregs);
+int kl_get_events(kl_vm *vm, uint32_t vcpu, kl_events *events);
+int kl_set_events(kl_vm *vm, uint32_t vcpu, const kl_events *events);
+int kl_get_msr(kl_vm *vm, uint32_t vcpu, uint32_t index, uint64_t *value);
+int kl_set_msr(kl_vm *vm, uint32_t vcpu, uint32_t index, uint64_t value);
+int kl_interrupt(kl_vm *vm, uint32_t vcpu, uint32_t vector);
+int kl_nmi(kl_vm *vm, uint32_t vcpu);
+
+typedef struct { uint64_t gpa; uint8_t valid, writeable, usermode; } kl_translation;
+int kl_translate(kl_vm *vm, uint32_t vcpu, uint64_t gva, kl_translation *translation);
+typedef struct { uint32_t enabled, single_step; struct { uint32_t enabled; uint64_t address; } breakpoint[4]; } kl_guest_debug;
+int kl_debug(kl_vm *vm, uint32_t vcpu, const kl_guest_debug *debug);
+
+/* ---- running ----------------------------------------------------------------------------------- */
+
+/* kl_exit.reason */
+enum { KL_EXIT_UNKNOWN, KL_EXIT_EXCEPTION, KL_EXIT_IO, KL_EXIT_CPUID, KL_EXIT_DEBUG, KL_EXIT_HLT, KL_EXIT_MMIO,
+       KL_EXIT_FAIL_ENTRY, KL_EXIT_SHUTDOWN, KL_EXIT_LIMIT, KL_EXIT_STOPPED, KL_EXIT_EVENT, KL_EXIT_REAL_MODE };
+typedef struct {
+    uint32_t reason;
+    uint32_t hardware_reason;    /* the processor's exit reason or code, all ones if there was none */
+    uint32_t instruction_length; /* 0: not known */
+    uint32_t exception, error_code;       /* EXCEPTION */
+    uint32_t entry_error;                 /* FAIL_ENTRY: VM-instruction error or SVM code */
+    uint32_t failed_check;                /* row number + 1 of the entry rule that failed, 0: none */
+    uint32_t no_progress;                 /* LIMIT: 1 when no instruction retired */
+    uint8_t is_write, size, string, down, rep, phase;
+    uint16_t port;
+    uint64_t count;                       /* elements of a string */
+    uint64_t address;                     /* string: guest linear; MMIO: guest-physical */
+    uint64_t value;                       /* written, or what an unanswered read would give */
+    uint64_t qualification, info2;        /* of the hardware exit */
+    uint64_t rip;
+    uint64_t instructions, sequence;      /* position */
+    uint32_t event_kind;                  /* EVENT: the kind that stopped the run */
+    uint32_t suberror;                    /* kvm engine: internal error */
+} kl_exit;
+
+typedef struct {
+    uint64_t max_instructions; /* ~0: none */
+    uint64_t stop_events;      /* a bit per event kind (trace.def): stop at the next of these */
+    uint32_t time_limit_ms;    /* kvm engine, where instructions cannot be counted; 0: none */
+    uint32_t step_phase;       /* stop at the next phase of the hypervisor's run loop */
+} kl_run_args;
+
+int kl_run(kl_vm *vm, uint32_t vcpu, const kl_run_args *args, kl_exit *exit);
+int kl_complete(kl_vm *vm, uint32_t vcpu, uint64_t value);  /* answers the IN or MMIO read of the last exit */
+int kl_complete_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx);
+int kl_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t leaf, uint32_t subleaf, uint32_t *out); /* eax ebx ecx edx, what the guest would see */
+void kl_kick(kl_vm *vm);                                     /* from any thread, also a signal handler */
+/* n instructions with all registers after each: fills regs[0..n-1], the number done is returned. */
+int64_t kl_step_record(kl_vm *vm, uint32_t vcpu, uint64_t n, kl_regs *regs);
+
+/* ---- time and events (soft engine) ----------------------------------------------------------------- */
+
+typedef struct { uint64_t instructions, sequence; } kl_position;
+int kl_get_position(kl_vm *vm, kl_position *position);
+
+typedef struct {
+    uint64_t instructions, sequence;
+    uint16_t kind; uint8_t side, vcpu; uint32_t a;
+    uint64_t b, c, d, e, rip;
+} kl_event;
+int kl_trace_enable(kl_vm *vm, uint64_t kinds, uint32_t capacity);
+int64_t kl_trace_read(kl_vm *vm, uint64_t from, kl_event *to, uint64_t n, uint64_t *first, uint64_t *next);
+
+/* ---- looking inside (soft engine) --------------------------------------------------------------------- */
+
+typedef struct { uint64_t table, index, entry; uint8_t level, ok, nested, set_bits; uint32_t failed; } kl_walk_step;
+typedef struct {
+    uint64_t linear, physical, page_size;
+    uint32_t flags, error, failed, nr_steps;
+    kl_walk_step step[24];
+} kl_walk;
+/* which 0: the guest's tables; 1: the tables the processor uses (shadow, EPT, NPT). access 0 r, 1 w, 2 x. */
+int kl_walk_tables(kl_vm *vm, uint32_t vcpu, int which, uint64_t gva, int access, int user, kl_walk *walk);
+
+/* ---- the tables, for Python ------------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *mnemonic, *encoding, *operands, *summary, *flags, *feature, *vmx, *svm;
+    uint32_t attr;
+} kl_insn_row;
+int64_t kl_table_insn(uint64_t number, kl_insn_row *row); /* the number of rows; fills row where it exists */
+typedef struct { const char *name, *side, *a, *b, *c, *d, *e, *summary; } kl_event_row;
+int64_t kl_table_event(uint64_t number, kl_event_row *row);
+const char *kl_profile_name(uint32_t number);             /* NULL behind the last */
+int kl_insn_length(const char *cpu, int mode, const uint8_t *bytes, uint32_t available); /* -1 #UD, -2 too short, -3 too long */
 
 #endif

@@ -27,18 +27,23 @@ void memory_init(struct memory *memory, const struct ram_source *source)
     *memory = (struct memory){ .source = source ? *source : heap };
 }
 
-static void ram_free(struct memory *memory, struct ram *ram)
+static void ram_free(struct ram *ram)
 {
-    memory->source.give_back(memory->source.context, ram->host, (uint64_t)ram->nr_pages * PAGE_SIZE, ram->host_cookie);
+    ram->give_back(ram->context, ram->host, (uint64_t)ram->nr_pages * PAGE_SIZE, ram->cookie);
     free(ram->attr);
     free(ram);
 }
 
+/* Gives up the reference of memory_add_ram(); pages that a view still holds live on without us. */
 void memory_release(struct memory *memory)
 {
-    for (unsigned k = 0; k < memory->nr_ram; k++)
-        if (memory->ram[k])
-            ram_free(memory, memory->ram[k]);
+    for (unsigned k = 0; k < memory->nr_ram; k++) {
+        struct ram *ram = memory->ram[k];
+        if (ram && --ram->refs)
+            ram->memory = NULL;
+        else if (ram)
+            ram_free(ram);
+    }
     free(memory->ram);
     *memory = (struct memory){ 0 };
 }
@@ -55,7 +60,7 @@ struct ram *memory_add_ram(struct memory *memory, uint64_t size)
     struct ram *ram = calloc(1, sizeof *ram);
     uint8_t *attr = calloc(1, (size_t)nr_pages);
     if (ram && attr)
-        ram->host = memory->source.take(memory->source.context, nr_pages << PAGE_SHIFT, &ram->host_cookie);
+        ram->host = memory->source.take(memory->source.context, nr_pages << PAGE_SHIFT, &ram->cookie);
     if (!ram || !attr || !ram->host) {
         free(attr);
         free(ram);
@@ -65,6 +70,9 @@ struct ram *memory_add_ram(struct memory *memory, uint64_t size)
     ram->first = memory->nr_frames;
     ram->nr_pages = (uint32_t)nr_pages;
     ram->refs = 1;
+    ram->memory = memory;
+    ram->give_back = memory->source.give_back;
+    ram->context = memory->source.context;
     memory->nr_frames += ram->nr_pages;
     memory->ram[memory->nr_ram++] = ram;
     return ram;
@@ -72,14 +80,14 @@ struct ram *memory_add_ram(struct memory *memory, uint64_t size)
 
 void ram_get(struct ram *ram) { ram->refs++; }
 
-void ram_put(struct memory *memory, struct ram *ram)
+void ram_put(struct ram *ram)
 {
     if (--ram->refs)
         return;
-    for (unsigned k = 0; k < memory->nr_ram; k++)
-        if (memory->ram[k] == ram)
-            memory->ram[k] = NULL;
-    ram_free(memory, ram);
+    for (unsigned k = 0; ram->memory && k < ram->memory->nr_ram; k++)
+        if (ram->memory->ram[k] == ram)
+            ram->memory->ram[k] = NULL;
+    ram_free(ram);
 }
 
 struct ram *memory_ram_of(const struct memory *memory, frame_t frame)
@@ -142,7 +150,7 @@ void space_release(struct space *space)
 {
     for (unsigned k = 0; k < space->nr_extents; k++)
         if (space->extent[k].ram)
-            ram_put(space->memory, space->extent[k].ram);
+            ram_put(space->extent[k].ram);
     free(space->extent);
     space->extent = NULL;
     space->nr_extents = 0;
@@ -197,7 +205,7 @@ bool space_unmap(struct space *space, uint64_t start)
         space->nr_extents--;
         space->generation++;
         if (ram)
-            ram_put(space->memory, ram);
+            ram_put(ram);
         return true;
     }
     return false;

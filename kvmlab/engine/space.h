@@ -31,6 +31,14 @@
 #define ALWAYS_INLINE static inline
 #endif
 
+/* The core has no libc but memory functions (port/wasm.c). */
+static inline bool text_equal(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
 typedef uint32_t frame_t; /* number of a RAM frame inside its memory */
 #define NO_FRAME UINT32_MAX
 
@@ -54,7 +62,9 @@ struct ram {
     frame_t first;     /* its frames are first .. first + nr_pages - 1 */
     uint32_t nr_pages;
     uint32_t refs;
-    void *host_cookie; /* what the host hook needs to free it */
+    struct memory *memory; /* whose it is; NULL: the memory is gone, a view keeps the pages */
+    void (*give_back)(void *context, uint8_t *host, uint64_t size, void *cookie);
+    void *context, *cookie; /* for give_back */
 };
 
 /* Where RAM comes from: calloc by default, a memfd for mappings of user space. */
@@ -83,7 +93,7 @@ void memory_init(struct memory *memory, const struct ram_source *source); /* sou
 void memory_release(struct memory *memory);
 struct ram *memory_add_ram(struct memory *memory, uint64_t size) MUST_CHECK; /* NULL: cannot be had; one reference */
 void ram_get(struct ram *ram);
-void ram_put(struct memory *memory, struct ram *ram); /* frees the pages with the last reference */
+void ram_put(struct ram *ram); /* frees the pages with the last reference */
 bool memory_observe(struct memory *memory, page_observer *told, void *context, unsigned attr) MUST_CHECK;
 void memory_unobserve(struct memory *memory, page_observer *told, void *context);
 

@@ -18,9 +18,11 @@ void trace_release(struct trace *trace)
     *trace = (struct trace){ 0 };
 }
 
-void trace_record(struct trace *trace, const struct event *event)
+void trace_event(struct trace *trace, const struct event *event)
 {
-    if (trace->capacity == 0)
+    if (trace->stops >> event->kind & 1 && !trace->stopped_by)
+        trace->stopped_by = event->kind + 1u;
+    if (trace->capacity == 0 || !(trace->enabled >> event->kind & 1))
         return;
     trace->ring[trace->next++ & (trace->capacity - 1)] = *event;
     if (trace->next - trace->first > trace->capacity)

@@ -35,6 +35,8 @@ struct trace {
     uint64_t sequence;      /* state: number of the next event */
     /* rebuildable from here on: what is kept for looking */
     uint64_t enabled;       /* bit per kind: record it */
+    uint64_t stops;         /* bit per kind: the run is to stop after it */
+    uint32_t stopped_by;    /* kind + 1 of the event that did, or 0 */
     struct event *ring;     /* capacity records */
     uint32_t capacity;      /* a power of two, or 0: nothing is kept */
     uint64_t first, next;   /* record numbers kept: first .. next - 1 */
@@ -42,7 +44,8 @@ struct trace {
 
 bool trace_init(struct trace *trace, uint32_t capacity);
 void trace_release(struct trace *trace);
-void trace_record(struct trace *trace, const struct event *event);
+/* Records the event if its kind is enabled, and notes it if its kind stops the run. */
+void trace_event(struct trace *trace, const struct event *event);
 const struct event *trace_at(const struct trace *trace, uint64_t number); /* NULL: not kept any more */
 /* Forget what lies at or after this sequence number (going back in time). */
 void trace_cut(struct trace *trace, uint64_t sequence);

@@ -348,7 +348,8 @@ struct cpu {
     void *device_context;
     uint8_t (*acknowledge)(void *context); /* INTA: yields the vector; NULL: intr_vector, and INTR falls */
     void *acknowledge_context;
-    uint64_t stop_at;          /* linear RIP that stops the run before it executes; ~0: none */
+    uint64_t stop_at[4];       /* linear addresses: the run stops before the instruction there */
+    uint8_t nr_stop_at, skip_stop_at; /* skip: not at the very first border (the last run stopped there) */
     struct { uint8_t *host; uint8_t *attr; uint64_t linear; uint32_t size; } rmw; /* access.h: read-modify-write under way */
 };
 
@@ -519,11 +520,11 @@ static inline void emit(struct cpu *cpu, enum event_kind kind, uint32_t a, uint6
 {
     struct trace *trace = cpu->trace;
     uint64_t sequence = trace->sequence++;
-    if (UNLIKELY(trace->enabled >> kind & 1)) {
+    if (UNLIKELY((trace->enabled | trace->stops) >> kind & 1)) {
         struct event event = { .instructions = cpu->current ? insn_time(cpu, cpu->current) : cpu->retired,
                                .sequence = sequence, .kind = (uint16_t)kind, .a = a, .b = b, .c = c, .d = d, .e = e,
                                .rip = cpu->current ? insn_rip(cpu, cpu->current) : cpu->r[REG_RIP] };
-        trace_record(trace, &event);
+        trace_event(trace, &event);
     }
 }
 

@@ -47,3 +47,10 @@ OP(op_hlt)
     emit(cpu, EVENT_HALT, 0, 0, 0, 0, 0);
     return leave_block(cpu);
 }
+bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value) { (void)index, (void)value; return raise_error(cpu, VEC_GP, 0); }
+bool write_msr(struct cpu *cpu, uint32_t index, uint64_t value) { (void)index, (void)value; return raise_error(cpu, VEC_GP, 0); }
+void cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    (void)cpu, (void)leaf, (void)subleaf;
+    memset(out, 0, 16);
+}

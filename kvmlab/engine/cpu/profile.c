@@ -1,8 +1,6 @@
 /* The machines of profile.def as constant data. */
 #include "cpu.h"
 
-#include <string.h>
-
 #define F(NAME) [FEATURE_##NAME] = 1,
 #define B(NAME) [BEHAVIOUR_##NAME] = 1,
 static const struct profile profiles[] = {

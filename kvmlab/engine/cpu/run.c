@@ -91,7 +91,7 @@ void cpu_update_attention(struct cpu *cpu)
 {
     cpu->attention = cpu->activity != ACTIVITY_ACTIVE || (cpu->interruptibility & (BLOCK_STI | BLOCK_MOV_SS)) ||
                      (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->intr && (cpu->rflags & FLAG_IF)) || cpu->nmi || cpu->init ||
-                     cpu->pending_db || (cpu->dr[7] & 0xff) || cpu->stop_at != ~0ull ||
+                     cpu->pending_db || (cpu->dr[7] & 0xff) || cpu->nr_stop_at || cpu->trace->stops ||
                      (cpu->trace->enabled >> EVENT_RETIRED & 1) || (cpu->world != WORLD_PLAIN && intercept_attention(cpu));
 }
 
@@ -261,8 +261,10 @@ static bool border(struct cpu *cpu, enum cpu_stop *stop, bool *again)
     if (cpu->activity != ACTIVITY_ACTIVE)
         return *stop = STOP_HLT, false;
     uint64_t linear = (cpu->view[CS].base + cpu->r[REG_RIP]) & cpu->linear_mask;
-    if (linear == cpu->stop_at)
-        return *stop = STOP_BREAK, false;
+    for (unsigned k = 0; k < cpu->nr_stop_at && !cpu->skip_stop_at; k++)
+        if (linear == cpu->stop_at[k])
+            return *stop = STOP_BREAK, false;
+    cpu->skip_stop_at = 0;
     if ((cpu->dr[7] & 0xff) && !(cpu->rflags & FLAG_RF) && !debug_execution(cpu, linear))
         return border_left(cpu, stop);
     *again = false;
@@ -413,11 +415,13 @@ enum cpu_stop cpu_run(struct cpu *cpu, uint64_t budget)
         uint64_t flags = cpu->rflags, before = cpu->retired;
         if (!run_next(cpu, 1, &stop))
             return stop;
-        if (cpu->retired == before)
-            continue;
-        after_single(cpu, blocked, flags);
-        if (cpu->trace->enabled >> EVENT_RETIRED & 1)
-            emit_retired(cpu);
+        if (cpu->retired != before) {
+            after_single(cpu, blocked, flags);
+            if (cpu->trace->enabled >> EVENT_RETIRED & 1)
+                emit_retired(cpu);
+        }
+        if (cpu->trace->stopped_by)
+            return STOP_REQUEST;
     }
     return stop;
 }
@@ -471,7 +475,6 @@ struct cpu *cpu_new(const struct profile *profile, struct space *space, struct t
         return NULL;
     cpu->space = space;
     cpu->trace = trace;
-    cpu->stop_at = ~0ull;
     while (profile_at(cpu->profile_number) != profile)
         cpu->profile_number++;
     cpu->profile = profile;
