@@ -19,12 +19,14 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define MUST_CHECK __attribute__((warn_unused_result))
+#define MAYBE_UNUSED __attribute__((unused))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define NOINLINE __attribute__((noinline))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #else
 #define MUST_CHECK
+#define MAYBE_UNUSED
 #define LIKELY(x) (x)
 #define UNLIKELY(x) (x)
 #define NOINLINE

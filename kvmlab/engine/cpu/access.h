@@ -51,6 +51,7 @@ ALWAYS_INLINE uint64_t ea(const struct cpu *cpu, const struct insn *i)
 
 bool mem_read_slow(struct cpu *cpu, enum seg seg, uint64_t offset, void *to, unsigned size) MUST_CHECK;
 bool mem_write_slow(struct cpu *cpu, enum seg seg, uint64_t offset, const void *from, unsigned size) MUST_CHECK;
+bool mem_check_write(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned size) MUST_CHECK; /* would a store fault? */
 bool rmw_begin_slow(struct cpu *cpu, enum seg seg, uint64_t offset, void *to, unsigned size) MUST_CHECK;
 bool rmw_end_slow(struct cpu *cpu, const void *from, unsigned size) MUST_CHECK;
 
@@ -191,6 +192,6 @@ ALWAYS_INLINE bool jump_to(struct cpu *cpu, uint64_t rip)
 }
 
 /* A handler: `OP(op_hlt) { … return true; }`. */
-#define OP(name) bool name(struct cpu *cpu, const struct insn *i)
+#define OP(name) bool name(MAYBE_UNUSED struct cpu *cpu, MAYBE_UNUSED const struct insn *i)
 
 #endif

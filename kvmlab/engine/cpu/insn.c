@@ -140,7 +140,7 @@ static bool parse_encoding(const struct insn_row *row, struct encoding *e)
 /* Rows with the same opcode are tried from the special to the general. */
 static unsigned specificity(const struct encoding *e)
 {
-    return (e->fixed_modrm >= 0) * 8 + (e->prefix != PREFIX_ANY) * 4 + (e->rex_w ? 2 : 0) + (e->digit >= 0);
+    return !e->plus_reg * 16 + (e->fixed_modrm >= 0) * 8 + (e->prefix != PREFIX_ANY) * 4 + (e->rex_w ? 2 : 0) + (e->digit >= 0);
 }
 
 static bool same_encoding(unsigned a, unsigned b)
@@ -148,7 +148,8 @@ static bool same_encoding(unsigned a, unsigned b)
     const struct encoding *x = &encodings[a], *y = &encodings[b];
     uint32_t ma = insn_rows[a].attr & (A_NO64 | A_ONLY64), mb = insn_rows[b].attr & (A_NO64 | A_ONLY64);
     return x->prefix == y->prefix && x->digit == y->digit && x->fixed_modrm == y->fixed_modrm &&
-           x->rex_w == y->rex_w && x->kind == y->kind && ma == mb && insn_rows[a].feature == insn_rows[b].feature;
+           x->rex_w == y->rex_w && x->kind == y->kind && x->plus_reg == y->plus_reg && ma == mb &&
+           insn_rows[a].feature == insn_rows[b].feature;
 }
 
 static bool add_node(unsigned row, uint8_t opcode)

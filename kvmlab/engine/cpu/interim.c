@@ -31,6 +31,13 @@ bool segment_check(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned size
 void debug_data_access(struct cpu *cpu, uint64_t linear, unsigned size, bool is_write) { (void)cpu, (void)linear, (void)size, (void)is_write; }
 bool debug_execution(struct cpu *cpu, uint64_t linear) { (void)cpu, (void)linear; return true; }
 bool intercept_insn(struct cpu *cpu, const struct insn *i) { (void)cpu, (void)i; return true; }
+bool intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string, uint64_t linear)
+{
+    (void)cpu, (void)i, (void)port, (void)size, (void)in, (void)string, (void)linear;
+    return true;
+}
+bool io_allowed(struct cpu *cpu, uint16_t port, unsigned size) { (void)cpu, (void)port, (void)size; return true; }
+void debug_port_access(struct cpu *cpu, uint16_t port, unsigned size) { (void)cpu, (void)port, (void)size; }
 bool intercept_event(struct cpu *cpu) { (void)cpu; return true; }
 bool intercept_attention(const struct cpu *cpu) { (void)cpu; return false; }
 uint64_t get_rflags(const struct cpu *cpu) { return (cpu->rflags & ~(uint64_t)FLAGS_STATUS) | status_flags(cpu); }

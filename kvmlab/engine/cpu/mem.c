@@ -207,18 +207,24 @@ bool mem_write_slow(struct cpu *cpu, enum seg seg, uint64_t offset, const void *
     return true;
 }
 
-bool rmw_begin_slow(struct cpu *cpu, enum seg seg, uint64_t offset, void *to, unsigned size)
+bool mem_check_write(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned size)
 {
     uint64_t linear, pa;
     bool user = cpu->cpl == 3;
-    if (!check_operand(cpu, seg, offset, size, ACCESS_WRITE, &linear))
+    return check_operand(cpu, seg, offset, size, ACCESS_WRITE, &linear) &&
+           translate(cpu, linear, ACCESS_WRITE, user, &pa) &&
+           translate(cpu, (linear + size - 1) & cpu->linear_mask, ACCESS_WRITE, user, &pa);
+}
+
+bool rmw_begin_slow(struct cpu *cpu, enum seg seg, uint64_t offset, void *to, unsigned size)
+{
+    uint64_t linear = (cpu->view[seg].base + offset) & cpu->linear_mask;
+    /* rights for the store come first: a read-only page faults as a write */
+    if (!mem_check_write(cpu, seg, offset, size))
         return false;
     if (cpu->view[seg].read_fast == 0 && !segment_check(cpu, seg, offset, size, ACCESS_READ))
         return false;
-    /* rights for the store come first: a read-only page faults as a write */
-    uint64_t last = (linear + size - 1) & cpu->linear_mask;
-    if (!translate(cpu, linear, ACCESS_WRITE, user, &pa) || !translate(cpu, last, ACCESS_WRITE, user, &pa) ||
-        !linear_access(cpu, linear, to, size, ACCESS_READ, user))
+    if (!linear_access(cpu, linear, to, size, ACCESS_READ, cpu->cpl == 3))
         return false;
     cpu->rmw.host = NULL;
     cpu->rmw.linear = linear;

@@ -1,4 +1,4 @@
-/* Near control flow: Jcc, JMP, CALL, RET (SDM vol. 1 7.3.8).
+/* Near control flow: Jcc, JMP, CALL, RET, LOOP, JCXZ (SDM vol. 1 7.3.8).
  *
  * A target outside the code segment, or not canonical, faults before anything is changed. */
 #include "access.h"
@@ -87,3 +87,29 @@ OP(op_jmp_J) { return branch_to(cpu, insn_next_rip(cpu, i) + i->imm, i->size); }
 DEFINE_INDIRECT(16)
 DEFINE_INDIRECT(32)
 DEFINE_INDIRECT(64)
+
+/* ---- LOOP and JCXZ: the counter has the address size ---------------------------------------------- */
+
+static uint64_t counter(const struct cpu *cpu, const struct insn *i) { return cpu->r[RCX] << i->ashift >> i->ashift; }
+
+/* The counter changes only when the branch does not fault. */
+static bool loop_if(struct cpu *cpu, const struct insn *i, bool also)
+{
+    uint64_t next = insn_next_rip(cpu, i), rcx = (counter(cpu, i) - 1) << i->ashift >> i->ashift;
+    if (rcx && also) {
+        if (!branch_to(cpu, next + i->imm, i->size))
+            return false;
+    } else {
+        jump_to(cpu, next & cpu->linear_mask);
+    }
+    set_reg_by_size(cpu, RCX, 8 - i->ashift / 8, rcx);
+    return true;
+}
+OP(op_loop) { return loop_if(cpu, i, true); }
+OP(op_loope) { return loop_if(cpu, i, flag_zf(cpu)); }
+OP(op_loopne) { return loop_if(cpu, i, !flag_zf(cpu)); }
+OP(op_jcxz)
+{
+    uint64_t next = insn_next_rip(cpu, i);
+    return counter(cpu, i) == 0 ? branch_to(cpu, next + i->imm, i->size) : jump_to(cpu, next & cpu->linear_mask);
+}

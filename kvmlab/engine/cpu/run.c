@@ -172,6 +172,8 @@ static bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *stop)
         *stop = STOP_DEVICE;
         return false;
     case LEAVE_REPEAT:
+        if (cpu->rep_partial && (cpu->rflags & FLAG_TF))
+            cpu->pending_db |= 64; /* the single-step trap comes after each iteration */
         stand_before(cpu, i);
         cpu->work++;
         break;
