@@ -12,6 +12,7 @@ from typing import Any
 # public name -> the module that has it
 _WHERE = {
     "__version__": "kvmlab.engine",
+    "doctor": "kvmlab.doctor",
 }
 
 __all__ = sorted(_WHERE)

@@ -1,0 +1,100 @@
+"""The command line: ``kvmlab doctor``, ``kvmlab run GUEST``, ``kvmlab labs DIR``, …
+
+Each command imports what it needs when it runs, so that ``kvmlab --help`` is quick and ``kvmlab doctor`` works where
+the engine does not. Guests' output goes to stdout, everything that we say to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import Error
+
+app = typer.Typer(
+    help="A virtualization laboratory: run a guest, look at every exit, learn what the hypervisor does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+kernel_app = typer.Typer(help="The Jupyter kernel with kvmlab's magics preloaded.", no_args_is_help=True)
+app.add_typer(kernel_app, name="kernel")
+
+
+def say(*words: object) -> None:
+    print(*words, file=sys.stderr)
+
+
+@app.command()
+def doctor() -> None:
+    """Say which engine runs guests here, why, and how to get what is missing."""
+    from .doctor import doctor as diagnose
+
+    diagnosis = diagnose()
+    print(diagnosis)
+    if any(check.ok is False for check in diagnosis.checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def labs(folder: Annotated[Path, typer.Argument(help="Where to; made if it does not exist.", metavar="DIR")]) -> None:
+    """Copy the lab notebooks into DIR. Notebooks that are there are never overwritten."""
+    from .install import copy_labs
+
+    new, kept = copy_labs(folder)
+    if not new and not kept:
+        raise Error("This kvmlab was built without labs.", "Install a released kvmlab.")
+    for name in new:
+        print(f"new   {folder / name}")
+    for name in kept:
+        print(f"kept  {folder / name}")
+
+
+@kernel_app.command("install")
+def kernel_install(
+    user: Annotated[bool, typer.Option("--user", help="For this user, outside any environment.")] = False,
+    prefix: Annotated[
+        Path | None, typer.Option(help="Into this environment; the default is the one kvmlab is in.")
+    ] = None,
+) -> None:
+    """Install the Jupyter kernel "kvmlab": Python with %load_ext kvmlab already done."""
+    from .install import install_kernel
+
+    print(install_kernel(user=True if user else None, prefix=prefix))
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(f"kvmlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print it and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: errors of ours are two sentences on stderr, without a traceback."""
+    try:
+        app()
+    except Error as error:
+        say(f"kvmlab: {error}")
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more when it flushes at exit.
+        sys.stdout = None
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
