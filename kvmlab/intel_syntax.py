@@ -314,6 +314,11 @@ _REFUSALS = [
         "`{0}`: not both assemblers know this one.",
         lambda m, s: f"Write `.byte {'0xf1' if m.group(1).lower() == 'icebp' else '0xd6'}`.",
     ),
+    _refusal(
+        r"\boffset\s+\d+[bf]\b",
+        "`{0}`: LLVM does not take the address of a numbered label.",
+        "Give the label a name.",
+    ),
     _refusal(r"//", "`{0}`: GNU does not take `//` as a comment.", "Begin a comment with `#`.", directives=True),
     _refusal(
         r"%(?:[re]?[abcd]x|[re]?[sd]i|[re]?[sb]p|[abcd][lh]|[c-gs]s|r\d+)\b",
@@ -485,6 +490,24 @@ _NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
 _DEFAULT_SEGMENT = re.compile(r"\b(ds:(?=\[(?![^\]]*\b[re]?[bs]p\b))|ss:(?=\[\s*[re]?[bs]p\b))", re.IGNORECASE)
 
 
+_ACCUMULATORS = {"ax": 16, "eax": 32, "rax": 64}
+_SHORT_FORMS = dict(add=0x05, adc=0x15, sbb=0x1D, cmp=0x3D, sub=0x2D, xor=0x35, test=0xA9) | {"and": 0x25, "or": 0x0D}
+
+
+def _accumulator(statement: Statement, places: set[str]) -> str | None:
+    """``sub eax, offset label``: GNU takes the accumulator's short form, LLVM the general one."""
+    operands = statement.operand_list
+    if len(operands) != 2 or operands[0].lower() not in _ACCUMULATORS or statement.mnemonic not in _SHORT_FORMS:
+        return None
+    match = re.match(rf"offset\s+({_NAME})\s*([+-].*)?$", operands[1], re.IGNORECASE)
+    if not match or match.group(1) not in places:
+        return None
+    size = _ACCUMULATORS[operands[0].lower()]
+    prefix = "0x48, " if size == 64 else "0x66, " if (size == 16) != (statement.bits == 16) else ""
+    data = ".2byte" if size == 16 else ".4byte"
+    return f".byte {prefix}{_SHORT_FORMS[statement.mnemonic]:#x}; {data} {match.group(1)}{match.group(2) or ''}"
+
+
 def _respell(statement: Statement) -> str | None:
     """The statement as LLVM must see it to give GNU's bytes; None where they agree already."""
     mnemonic, bits = statement.mnemonic, statement.bits
@@ -541,10 +564,11 @@ def for_llvm(text: str, bits: int = 16) -> str:
     """The text respelled so that LLVM's assembler gives the bytes of GNU's; every line stays in its place."""
     rows = text.split("\n")
     shift: dict[int, int] = {}
+    places = labels(text)
     for statement in statements(text, bits):
         if statement.directive:
             continue
-        other = _respell(statement)
+        other = _accumulator(statement, places) or _respell(statement)
         if other is None:
             continue
         row = rows[statement.line - 1]

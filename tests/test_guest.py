@@ -185,7 +185,7 @@ def test_elf_file(tmp_path: Path) -> None:
 # --- Two assemblers, one guest ---------------------------------------------------------------------------------------
 
 CORPUS = """
-        call  f; jmp past
+        call  f; jmp past; sub ax, offset f; add eax, offset g + 4; test eax, offset g
     f:  push  0x1234; pop ax; ret
         ret   4
     g:  retf
@@ -205,6 +205,7 @@ CORPUS = """
         rep stosw; rep stosd; ljmp 0x18, offset last; xchg ebx, ecx; push 5; pushw 5; jecxz last; jcxz last
     last:
         .code64
+        nop; and eax, offset f; cmp rax, offset f; xor ax, offset f
         iretq; retfq; retf; sysretq; sysretd; syscall; swapgs; mov ax, ds; mov ds, ax; mov rax, [rip + table]
         mov   rax, offset table; lea rsi, [rip + table]; xchg rbx, rcx; xchg r8d, r9d; rep stosw; rep stosq
         call  last; jmp fword ptr [rbx]; mov r8, 88172645463325252; push offset f; cmpxchg16b [rbx]; call [rip + table]
@@ -290,6 +291,7 @@ def test_same_bytes_for_the_guests(path: Path, family: str) -> None:
         ("movb al, 5", 16, "`mov`"),
         ("mov $5, %eax", 32, "mov ax, 5"),
         ("nop // no", 16, "`#`"),
+        ("ljmp 8, offset 1f\n1: hlt", 16, "a name"),
         ("mov eax, 1 + 3 << 2", 32, "parentheses"),
         ('m: .ascii "abc"\nlen = . - m\nmov cx, len', 16, "offset len"),
     ],
