@@ -1,5 +1,5 @@
 /* The C API of kvmlab.h: checks the arguments once for all engines and calls the engine (engine.h). */
-#include "engine.h"
+#include "history.h"
 
 #include <string.h>
 
@@ -65,6 +65,7 @@ int kl_create_vcpu(kl_vm *vm, uint32_t vcpu)
 int kl_reset(kl_vm *vm)
 {
     NEED(reset);
+    history_log(vm, INPUT_RESET, 0, 0, NULL, 0);
     return vm->ops->reset(vm);
 }
 
@@ -86,6 +87,7 @@ int64_t kl_read(kl_vm *vm, int space, uint64_t address, void *to, uint64_t len)
 }
 int64_t kl_write(kl_vm *vm, int space, uint64_t address, const void *from, uint64_t len)
 {
+    history_log(vm, INPUT_WRITE, (uint32_t)space, address, from, len);
     return vm->ops->write(vm, space, address, from, len);
 }
 int kl_view_get(kl_vm *vm, uint32_t slot, kl_view *view)
@@ -115,12 +117,30 @@ int kl_dirty_log(kl_vm *vm, uint32_t slot, uint8_t *bitmap, uint64_t bytes)
         return vm->ops->name(vm, value);                        \
     }
 FORWARD(get_regs, kl_regs)
-FORWARD(set_regs, const kl_regs)
 FORWARD(get_sregs, kl_sregs)
-FORWARD(set_sregs, const kl_sregs)
 FORWARD(get_events, kl_events)
-FORWARD(set_events, const kl_events)
-FORWARD(debug, const kl_guest_debug)
+#undef FORWARD
+
+#define FORWARD_INPUT(name, type, KIND)                         \
+    int kl_##name(kl_vm *vm, uint32_t vcpu, const type *value)  \
+    {                                                           \
+        NEED(name);                                             \
+        NEED_VCPU();                                            \
+        history_log(vm, KIND, 0, 0, value, sizeof *value);      \
+        return vm->ops->name(vm, value);                        \
+    }
+FORWARD_INPUT(set_regs, kl_regs, INPUT_REGS)
+FORWARD_INPUT(set_sregs, kl_sregs, INPUT_SREGS)
+FORWARD_INPUT(set_events, kl_events, INPUT_EVENTS)
+#undef FORWARD_INPUT
+
+/* Breakpoints belong to the one who looks, not to the machine's history. */
+int kl_debug(kl_vm *vm, uint32_t vcpu, const kl_guest_debug *debug)
+{
+    NEED(debug);
+    NEED_VCPU();
+    return vm->ops->debug(vm, debug);
+}
 
 int kl_get_msr(kl_vm *vm, uint32_t vcpu, uint32_t index, uint64_t *value)
 {
@@ -130,6 +150,7 @@ int kl_get_msr(kl_vm *vm, uint32_t vcpu, uint32_t index, uint64_t *value)
 int kl_set_msr(kl_vm *vm, uint32_t vcpu, uint32_t index, uint64_t value)
 {
     NEED_VCPU();
+    history_log(vm, INPUT_MSR, index, 0, &value, sizeof value);
     return vm->ops->set_msr(vm, index, value);
 }
 int kl_interrupt(kl_vm *vm, uint32_t vcpu, uint32_t vector)
@@ -137,12 +158,14 @@ int kl_interrupt(kl_vm *vm, uint32_t vcpu, uint32_t vector)
     NEED_VCPU();
     if (vector > 255)
         return refuse(vm, KL_EINVAL, "an interrupt vector is a number from 0 to 255");
+    history_log(vm, INPUT_INTERRUPT, vector, 0, NULL, 0);
     return vm->ops->interrupt(vm, vector);
 }
 int kl_nmi(kl_vm *vm, uint32_t vcpu)
 {
     NEED(nmi);
     NEED_VCPU();
+    history_log(vm, INPUT_NMI, 0, 0, NULL, 0);
     return vm->ops->nmi(vm);
 }
 int kl_translate(kl_vm *vm, uint32_t vcpu, uint64_t gva, kl_translation *translation)
@@ -158,18 +181,25 @@ int kl_run(kl_vm *vm, uint32_t vcpu, const kl_run_args *args, kl_exit *exit)
     NEED_VCPU();
     memset(exit, 0, sizeof *exit);
     exit->hardware_reason = ~0u;
-    return vm->ops->run(vm, args, exit);
+    return vm->history && vm->history->logging ? history_run(vm, args, exit) : vm->ops->run(vm, args, exit);
 }
 int kl_complete(kl_vm *vm, uint32_t vcpu, uint64_t value)
 {
     NEED_VCPU();
+    history_log(vm, INPUT_ANSWER, 0, 0, &value, sizeof value);
+    if (vm->history)
+        vm->history->asked = false;
     return vm->ops->complete(vm, value);
 }
 int kl_complete_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
 {
     NEED(complete_cpuid);
     NEED_VCPU();
-    return vm->ops->complete_cpuid(vm, (const uint32_t[4]){ eax, ebx, ecx, edx });
+    const uint32_t out[4] = { eax, ebx, ecx, edx };
+    history_log(vm, INPUT_CPUID, 0, 0, out, sizeof out);
+    if (vm->history)
+        vm->history->asked = false;
+    return vm->ops->complete_cpuid(vm, out);
 }
 int kl_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t leaf, uint32_t subleaf, uint32_t *out)
 {
@@ -201,6 +231,80 @@ int kl_get_position(kl_vm *vm, kl_position *position)
 {
     NEED(get_position);
     return vm->ops->get_position(vm, position);
+}
+
+/* ---- time ---------------------------------------------------------------------------------------------------- */
+
+static int need_history(kl_vm *vm)
+{
+    NEED(regions);
+    if (!vm->history)
+        vm->history = history_new(vm);
+    return vm->history ? 0 : refuse(vm, KL_ENOMEM, "no memory for snapshots");
+}
+
+int kl_state_hash(kl_vm *vm, uint64_t *hash)
+{
+    struct region regions[MAX_REGIONS];
+    NEED(regions);
+    unsigned nr = vm->ops->regions(vm, regions);
+    *hash = hash_machine(vm->ops->memory(vm), regions, nr);
+    return 0;
+}
+
+int64_t kl_snapshot_save(kl_vm *vm)
+{
+    int result = need_history(vm);
+    return result ? result : history_save(vm);
+}
+
+int kl_snapshot_restore(kl_vm *vm, int64_t number)
+{
+    int result = need_history(vm);
+    if (result)
+        return result;
+    if (number < 0 || number > UINT32_MAX)
+        return refuse(vm, KL_ENOENT, "no such snapshot");
+    return history_restore(vm, (uint32_t)number);
+}
+
+int kl_snapshot_drop(kl_vm *vm, int64_t number)
+{
+    if (!vm->history || number < 0 || number >= vm->history->snapshots.nr)
+        return refuse(vm, KL_ENOENT, "no such snapshot");
+    snapshot_drop(&vm->history->snapshots, (uint32_t)number);
+    return 0;
+}
+
+int kl_history_start(kl_vm *vm, uint64_t interval)
+{
+    int result = need_history(vm);
+    if (result)
+        return result;
+    struct history *h = vm->history;
+    h->interval = interval;
+    h->logging = true;
+    int64_t first = history_save(vm);
+    if (first < 0)
+        return (int)first;
+    h->next_snapshot = h->snapshots.list[first].instructions + interval;
+    return 0;
+}
+
+int kl_goto(kl_vm *vm, const kl_position *position)
+{
+    if (!vm->history || !vm->history->logging)
+        return refuse(vm, KL_ENOENT, "no history is kept: kl_history_start() begins one");
+    return history_goto(vm, position);
+}
+
+int kl_history_info(kl_vm *vm, kl_history *info)
+{
+    const struct history *h = vm->history;
+    *info = (kl_history){ 0 };
+    if (h)
+        *info = (kl_history){ h->snapshots.nr, h->nr_inputs, h->nr_inputs - h->cursor, h->snapshots.stored_bytes };
+    return 0;
 }
 
 int kl_trace_enable(kl_vm *vm, uint64_t kinds, uint32_t capacity)

@@ -12,6 +12,11 @@
 enum kl_errno { KL_ENOENT = 2, KL_EINTR = 4, KL_E2BIG = 7, KL_EAGAIN = 11, KL_ENOMEM = 12, KL_EACCES = 13, KL_EFAULT = 14,
                 KL_EBUSY = 16, KL_EEXIST = 17, KL_ENODEV = 19, KL_EINVAL = 22, KL_ENOSYS = 38, KL_ENOTSUP = 95 };
 
+struct history;
+struct memory;
+struct region;
+struct trace;
+
 struct engine_ops {
     void (*destroy)(kl_vm *vm);
     int (*create_vcpu)(kl_vm *vm, uint32_t vcpu);
@@ -41,12 +46,15 @@ struct engine_ops {
     int (*get_position)(kl_vm *vm, kl_position *position);
     int (*walk_tables)(kl_vm *vm, int which, uint64_t gva, int access, int user, kl_walk *walk);
     struct trace *(*trace)(kl_vm *vm);
-    struct timeline *(*timeline)(kl_vm *vm); /* snapshots and the log of inputs */
+    struct memory *(*memory)(kl_vm *vm);
+    unsigned (*regions)(kl_vm *vm, struct region *regions); /* the pieces of state of a snapshot; caches flushed first */
+    void (*restored)(kl_vm *vm);             /* the regions were copied in: rebuild what derives from them */
     void (*attention)(kl_vm *vm);            /* what is traced has changed */
 };
 
 struct kl_vm {
     const struct engine_ops *ops;
+    struct history *history; /* NULL: nobody has asked for snapshots */
     const char *error; /* static text: what was wrong and what would be right */
 };
 

@@ -107,6 +107,8 @@ typedef struct {
     uint64_t instructions, sequence;      /* position */
     uint32_t event_kind;                  /* EVENT: the kind that stopped the run */
     uint32_t suberror;                    /* kvm engine: internal error */
+    uint32_t replayed;                    /* 1: the run goes through known country, its answers are at hand */
+    uint32_t pad;
 } kl_exit;
 
 typedef struct {
@@ -128,6 +130,14 @@ int64_t kl_step_record(kl_vm *vm, uint32_t vcpu, uint64_t n, kl_regs *regs);
 
 typedef struct { uint64_t instructions, sequence; } kl_position;
 int kl_get_position(kl_vm *vm, kl_position *position);
+int kl_state_hash(kl_vm *vm, uint64_t *hash);         /* over all architectural state and memory */
+int64_t kl_snapshot_save(kl_vm *vm);                  /* its number, from 0; negative errno */
+int kl_snapshot_restore(kl_vm *vm, int64_t number);
+int kl_snapshot_drop(kl_vm *vm, int64_t number);
+int kl_history_start(kl_vm *vm, uint64_t interval);   /* from now on inputs are logged and snapshots taken every `interval` instructions */
+int kl_goto(kl_vm *vm, const kl_position *position);  /* nearest snapshot, then replay; instructions exactly, the last event at or before */
+typedef struct { uint64_t snapshots, inputs, ahead, stored_bytes; } kl_history; /* ahead: inputs that lie in the future */
+int kl_history_info(kl_vm *vm, kl_history *info);
 
 typedef struct {
     uint64_t instructions, sequence;

@@ -4,6 +4,8 @@
  * is an exit, HLT is an exit, a triple fault is a shutdown. */
 #include "soft.h"
 
+#include "history.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +15,7 @@ static struct soft *soft_of(kl_vm *vm) { return (struct soft *)vm; }
 
 void soft_release(struct soft *soft)
 {
+    history_free(soft->vm.history);
     cpu_free(soft->cpu);
     space_release(&soft->space);
     memory_release(&soft->memory);
@@ -384,6 +387,23 @@ static int machine_walk_tables(kl_vm *vm, int which, uint64_t gva, int access, i
     return 0;
 }
 
+static struct memory *machine_memory(kl_vm *vm) { return &soft_of(vm)->memory; }
+
+static unsigned machine_regions(kl_vm *vm, struct region *regions)
+{
+    struct soft *soft = soft_of(vm);
+    vmcs_flush(soft->cpu);
+    regions[0] = (struct region){ soft->cpu, CPU_STATE_BYTES };
+    return 1;
+}
+
+static void machine_restored(kl_vm *vm)
+{
+    struct soft *soft = soft_of(vm);
+    cpu_rebuild(soft->cpu);
+    soft->stopped_at = 0;
+}
+
 static struct trace *machine_trace(kl_vm *vm) { return &soft_of(vm)->trace; }
 static void machine_attention(kl_vm *vm) { cpu_update_attention(soft_of(vm)->cpu); }
 
@@ -413,6 +433,9 @@ static const struct engine_ops machine_ops = {
     .get_position = machine_get_position,
     .walk_tables = machine_walk_tables,
     .trace = machine_trace,
+    .memory = machine_memory,
+    .regions = machine_regions,
+    .restored = machine_restored,
     .attention = machine_attention,
 };
 

@@ -20,7 +20,7 @@ void trace_release(struct trace *trace)
 
 void trace_event(struct trace *trace, const struct event *event)
 {
-    if (trace->stops >> event->kind & 1 && !trace->stopped_by)
+    if (trace->stops >> event->kind & 1 && !trace->stopped_by && event->sequence + 1 >= trace->stop_sequence)
         trace->stopped_by = event->kind + 1u;
     if (trace->capacity == 0 || !(trace->enabled >> event->kind & 1))
         return;

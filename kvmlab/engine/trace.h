@@ -36,6 +36,7 @@ struct trace {
     /* rebuildable from here on: what is kept for looking */
     uint64_t enabled;       /* bit per kind: record it */
     uint64_t stops;         /* bit per kind: the run is to stop after it */
+    uint64_t stop_sequence; /* … but not an event before this one */
     uint32_t stopped_by;    /* kind + 1 of the event that did, or 0 */
     struct event *ring;     /* capacity records */
     uint32_t capacity;      /* a power of two, or 0: nothing is kept */

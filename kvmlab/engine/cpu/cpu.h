@@ -77,6 +77,7 @@ enum leave {
     LEAVE_EXIT,   /* a VM exit has happened: the state is the host's, RIP included */
     LEAVE_DEVICE, /* cpu->device waits for an answer; the instruction will run again */
     LEAVE_REPEAT, /* a repeated string instruction did some iterations and goes on at the same RIP */
+    LEAVE_STALE,  /* nothing happened: the block's page was written, look it up anew */
     LEAVE_BLOCK,  /* the instruction retired, but the block behind it must not be trusted */
     LEAVE_JUMP,   /* the instruction retired and set cpu->r[REG_RIP] itself although it does not end a block */
 };

@@ -61,3 +61,4 @@ void cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[
     (void)cpu, (void)leaf, (void)subleaf;
     memset(out, 0, 16);
 }
+void vmcs_flush(struct cpu *cpu) { (void)cpu; }

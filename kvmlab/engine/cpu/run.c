@@ -131,7 +131,7 @@ OP(op_too_long)
 OP(op_stale)
 {
     (void)i;
-    cpu->leave = LEAVE_REPEAT;
+    cpu->leave = LEAVE_STALE;
     return false;
 }
 
@@ -176,6 +176,9 @@ static bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *stop)
             cpu->pending_db |= 64; /* the single-step trap comes after each iteration */
         stand_before(cpu, i);
         cpu->work++;
+        break;
+    case LEAVE_STALE: /* costs no work: whether there was a block must not show */
+        stand_before(cpu, i);
         break;
     case LEAVE_BLOCK:
         stand_behind(cpu, i);
