@@ -138,14 +138,19 @@ static inline MUST_CHECK bool write_rm(struct cpu *cpu, const struct insn *i, un
     return true;
 }
 
-/* System structures (descriptor tables, TSS): linear addresses, supervisor rights whatever the CPL. */
+/* System structures (descriptor tables, TSS): linear addresses of 64 bits in all of long mode, supervisor rights
+ * whatever the CPL. */
+static inline uint64_t system_linear(const struct cpu *cpu, uint64_t linear)
+{
+    return is_long_active(cpu) ? linear : linear & 0xffffffff;
+}
 static inline MUST_CHECK bool system_read(struct cpu *cpu, uint64_t linear, void *to, unsigned size)
 {
-    return linear_access(cpu, linear & cpu->linear_mask, to, size, ACCESS_READ, false);
+    return linear_access(cpu, system_linear(cpu, linear), to, size, ACCESS_READ, false);
 }
 static inline MUST_CHECK bool system_write(struct cpu *cpu, uint64_t linear, const void *from, unsigned size)
 {
-    return linear_access(cpu, linear & cpu->linear_mask, (void *)(uintptr_t)from, size, ACCESS_WRITE, false);
+    return linear_access(cpu, system_linear(cpu, linear), (void *)(uintptr_t)from, size, ACCESS_WRITE, false);
 }
 
 /* ---- the stack: RSP changes only when the access succeeded ---------------------------------- */

@@ -54,9 +54,12 @@ enum cr4_bits { CR4_VME = 1, CR4_PVI = 2, CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 16,
                 CR4_PCIDE = 1 << 17, CR4_OSXSAVE = 1 << 18, CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21, CR4_PKE = 1 << 22 };
 enum efer_bits { EFER_SCE = 1, EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_NXE = 1 << 11, EFER_SVME = 1 << 12,
                  EFER_LMSLE = 1 << 13, EFER_FFXSR = 1 << 14 };
+enum vm_cr_bits { VM_CR_LOCK = 8, VM_CR_SVMDIS = 16 };
+#define APIC_BASE_ENABLE 0x800u
 enum dr6_bits { DR6_B0 = 1, DR6_BD = 1 << 13, DR6_BS = 1 << 14, DR6_BT = 1 << 15 };
 #define DR6_FIXED1 0xffff0ff0u
 #define DR7_FIXED1 0x400u
+#define DR7_GD 0x2000u
 
 enum vector { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, VEC_TS = 10, VEC_NP, VEC_SS,
               VEC_GP, VEC_PF, VEC_MF = 16, VEC_AC, VEC_MC, VEC_XM, VEC_CP = 21 };
@@ -97,6 +100,7 @@ struct fault {
     uint32_t pad;
 };
 
+enum pending_db { PENDING_B0 = 1, PENDING_BS = 64, PENDING_NO_STEP = 128 /* this instruction leaves no single-step trap */ };
 enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIPI };
 enum interruptibility { BLOCK_STI = 1, BLOCK_MOV_SS = 2, BLOCK_SMI = 4, BLOCK_NMI = 8 };
 
@@ -309,7 +313,7 @@ struct cpu {
     uint8_t leave;             /* enum leave */
     uint8_t intr, intr_vector; /* INTR pin, and what the simple acknowledge yields */
     uint8_t nmi, init;         /* pins, edge: latched until taken */
-    uint8_t pending_db;        /* debug traps (DR6 bits 3:0 and BS in bit 6) that wait for the instruction border */
+    uint8_t pending_db;        /* enum pending_db: debug traps that wait for the instruction border */
     uint8_t delivering;        /* an event is being delivered; cpu->event says which */
     uint8_t rep_partial;       /* inside an unfinished repeated string instruction */
     uint8_t cpuid_hidden;      /* what a hypervisor above wants: nothing yet */
@@ -410,20 +414,40 @@ extern const unsigned nr_insn_rows;
 op_fn op_gate;  /* privilege, then intercept, then the row's handler */
 op_fn op_stale; /* what the rest of a block becomes when its page is written while it runs */
 
-/* segment.c: SDM 3A ch. 3, 5 */
+/* segment.c: SDM 3A ch. 3, 5, 8 */
+enum selector_bits { SELECTOR_RPL = 3, SELECTOR_TI = 4, SELECTOR_INDEX = 0xfff8, SELECTOR_MASK = 0xfffc };
 bool segment_check(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned size, enum access access) MUST_CHECK; /* #GP/#SS */
 bool load_segment(struct cpu *cpu, enum seg seg, uint16_t selector) MUST_CHECK;     /* MOV/POP/LDS to ES SS DS FS GS */
+bool load_ldtr(struct cpu *cpu, uint16_t selector) MUST_CHECK;
+bool load_tr(struct cpu *cpu, uint16_t selector) MUST_CHECK;
 void set_segment_real(struct cpu *cpu, enum seg seg, uint16_t selector);            /* real mode and vm86: base = selector * 16 */
+void set_segment_null(struct cpu *cpu, enum seg seg, uint16_t selector);
 struct descriptor { uint64_t low, high; uint64_t base; uint32_t limit, attr; uint64_t address /* linear, of the entry */; };
+enum lookup { LOOKUP_FOUND, LOOKUP_OUTSIDE /* of its table: nothing is raised */, LOOKUP_FAULT };
+enum lookup find_descriptor(struct cpu *cpu, uint16_t selector, struct descriptor *d);
 bool read_descriptor(struct cpu *cpu, uint16_t selector, struct descriptor *d, uint8_t vector_if_outside) MUST_CHECK;
 void set_segment(struct cpu *cpu, enum seg seg, uint16_t selector, const struct descriptor *d);
+void set_code_segment(struct cpu *cpu, uint16_t selector, const struct descriptor *d, unsigned level); /* and the CPL */
 bool set_accessed(struct cpu *cpu, struct descriptor *d) MUST_CHECK;                /* writes the A bit back */
+bool check_target(struct cpu *cpu, const struct descriptor *cs, uint64_t rip) MUST_CHECK; /* inside it, or canonical: #GP(0) */
 bool far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size) MUST_CHECK;
 bool far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size, uint64_t return_rip) MUST_CHECK;
 bool far_return(struct cpu *cpu, unsigned size, uint16_t pop_bytes) MUST_CHECK;
 bool interrupt_return(struct cpu *cpu, unsigned size) MUST_CHECK;
-struct far_stack { uint64_t rsp, base, mask; unsigned ss_dpl; bool is_new; struct segment ss; }; /* see exception.c */
+uint64_t flags_writable(const struct cpu *cpu, unsigned size); /* flags that IRET and POPF may change */
+/* The stack of a far transfer: filled first, committed last. */
+struct far_stack { uint64_t rsp, base, mask; unsigned level; bool is_new; struct segment ss; };
+void far_stack_now(const struct cpu *cpu, struct far_stack *stack);
+void far_stack_flat(const struct cpu *cpu, struct far_stack *stack, unsigned level, uint64_t rsp); /* long mode */
+bool far_stack_of_level(struct cpu *cpu, unsigned level, struct far_stack *stack) MUST_CHECK;      /* from the TSS, checked */
+bool far_room(struct cpu *cpu, const struct far_stack *stack, unsigned nr_pushes, unsigned size) MUST_CHECK;
+bool far_push(struct cpu *cpu, struct far_stack *stack, unsigned size, uint64_t value) MUST_CHECK;
+void far_stack_commit(struct cpu *cpu, const struct far_stack *stack);
 bool tss_stack(struct cpu *cpu, unsigned dpl, uint16_t *ss, uint64_t *rsp) MUST_CHECK;
+bool tss_ist(struct cpu *cpu, unsigned ist, uint64_t *rsp) MUST_CHECK;
+bool tss_redirects(struct cpu *cpu, uint8_t vector, bool *redirected) MUST_CHECK; /* VME's interrupt redirection map */
+enum task_source { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE }; /* as in the exit qualification of a task switch */
+bool task_switch(struct cpu *cpu, uint16_t selector, enum task_source source) MUST_CHECK;
 bool io_allowed(struct cpu *cpu, uint16_t port, unsigned size) MUST_CHECK; /* IOPL and TSS bitmap: #GP(0) */
 bool is_canonical(const struct cpu *cpu, uint64_t linear);
 
@@ -431,10 +455,14 @@ bool is_canonical(const struct cpu *cpu, uint64_t linear);
 bool raise_exception(struct cpu *cpu, enum vector vector);               /* always false: `return raise_exception(cpu, VEC_UD);` */
 bool raise_error(struct cpu *cpu, enum vector vector, uint32_t error);   /* likewise */
 bool raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error); /* CR2 is set at delivery */
+bool raise_debug(struct cpu *cpu, uint32_t dr6_bits);                    /* a debug fault: DR6 gets these bits at delivery */
 bool software_interrupt(struct cpu *cpu, uint8_t vector, enum event_type type, unsigned length) MUST_CHECK;
-/* Delivers cpu->fault: intercepts, contributory faults, double and triple fault. False: LEAVE_EXIT, or shut down. */
+/* Delivers cpu->fault: intercepts, contributory faults, double and triple fault. False: LEAVE_EXIT, LEAVE_DEVICE, or
+ * shut down. RIP stands on the faulting instruction (for a trap: behind it). */
 bool deliver_fault(struct cpu *cpu);
-bool deliver_event(struct cpu *cpu, const struct fault *event);          /* an interrupt, an NMI, an injected event */
+/* An interrupt, an NMI, an injected event, without intercepts. False likewise; after LEAVE_DEVICE cpu->delivering stays
+ * set, and the next border delivers cpu->event again. */
+bool deliver_event(struct cpu *cpu, const struct fault *event);
 void enter_shutdown(struct cpu *cpu);
 
 /* paging.c: SDM 3A ch. 4. access.h has what the handlers use. */
@@ -464,6 +492,7 @@ bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value) MUST_CHECK;   /*
 bool write_msr(struct cpu *cpu, uint32_t index, uint64_t value) MUST_CHECK;
 bool write_dr(struct cpu *cpu, unsigned number, uint64_t value) MUST_CHECK;
 void cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]); /* eax ebx ecx edx */
+uint64_t read_tsc(const struct cpu *cpu);           /* as RDTSC sees it now */
 void set_rflags(struct cpu *cpu, uint64_t value);   /* all bits as given; refreshes what derives from them */
 uint64_t get_rflags(const struct cpu *cpu);
 

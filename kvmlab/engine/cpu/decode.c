@@ -292,7 +292,7 @@ enum decode_result decode(const struct cpu *cpu, enum mode mode, const uint8_t *
     }
     if (p.seg >= 0)
         i->seg = (uint8_t)p.seg;
-    if (p.lock && !((insn->attr & A_LOCK) && (i->flags & INSN_MEM)))
+    if (p.lock && !((insn->attr & A_LOCK) && (i->flags & INSN_MEM || e->kind == KIND_MOD_IGNORED)))
         return DECODE_UD;
     i->len = (uint8_t)r.at;
     i->next = i->len;

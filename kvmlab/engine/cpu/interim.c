@@ -1,64 +1,51 @@
-/* What segment.c, exception.c, system.c, intercept.c and debug.c will bring: until each lands, its
- * functions here do the least that is true on a flat machine. Delete each piece as it lands. */
+/* What intercept.c will bring: until it lands, nothing is intercepted. */
 #include "access.h"
-#include "flags.h"
 
-bool raise_error(struct cpu *cpu, enum vector vector, uint32_t error)
-{
-    cpu->fault = (struct fault){ .vector = (uint8_t)vector, .type = TYPE_HARDWARE_EXCEPTION, .has_error = 1, .error = error };
-    cpu->leave = LEAVE_FAULT;
-    return false;
-}
-bool raise_exception(struct cpu *cpu, enum vector vector)
-{
-    raise_error(cpu, vector, 0);
-    cpu->fault.has_error = 0;
-    return false;
-}
-bool raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error)
-{
-    raise_error(cpu, VEC_PF, error);
-    cpu->fault.address = linear;
-    return false;
-}
-bool deliver_fault(struct cpu *cpu) { cpu->activity = ACTIVITY_SHUTDOWN; return true; }
-bool deliver_event(struct cpu *cpu, const struct fault *event) { (void)event; return deliver_fault(cpu); }
-bool segment_check(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned size, enum access access)
-{
-    (void)access;
-    return offset + size - 1 <= cpu->seg[seg].limit || raise_error(cpu, seg == SS ? VEC_SS : VEC_GP, 0);
-}
-void debug_data_access(struct cpu *cpu, uint64_t linear, unsigned size, bool is_write) { (void)cpu, (void)linear, (void)size, (void)is_write; }
-bool debug_execution(struct cpu *cpu, uint64_t linear) { (void)cpu, (void)linear; return true; }
 bool intercept_insn(struct cpu *cpu, const struct insn *i) { (void)cpu, (void)i; return true; }
+bool intercept_event(struct cpu *cpu) { (void)cpu; return true; }
+bool intercept_attention(const struct cpu *cpu) { (void)cpu; return false; }
+bool intercept_exception(struct cpu *cpu, const struct fault *fault) { (void)cpu, (void)fault; return true; }
+bool intercept_triple_fault(struct cpu *cpu) { (void)cpu; return true; }
+bool intercept_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, bool has_error, uint32_t error)
+{
+    (void)cpu, (void)selector, (void)source, (void)has_error, (void)error;
+    return true;
+}
 bool intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string, uint64_t linear)
 {
     (void)cpu, (void)i, (void)port, (void)size, (void)in, (void)string, (void)linear;
     return true;
 }
-bool io_allowed(struct cpu *cpu, uint16_t port, unsigned size) { (void)cpu, (void)port, (void)size; return true; }
-void debug_port_access(struct cpu *cpu, uint16_t port, unsigned size) { (void)cpu, (void)port, (void)size; }
-bool intercept_event(struct cpu *cpu) { (void)cpu; return true; }
-bool intercept_attention(const struct cpu *cpu) { (void)cpu; return false; }
-uint64_t get_rflags(const struct cpu *cpu) { return (cpu->rflags & ~(uint64_t)FLAGS_STATUS) | status_flags(cpu); }
-void set_rflags(struct cpu *cpu, uint64_t value)
+bool intercept_cr_write(struct cpu *cpu, const struct insn *i, unsigned cr, uint64_t value, unsigned gpr)
 {
-    cpu->rflags = (value & ~(uint64_t)FLAGS_STATUS) | FLAG_1;
-    set_status_flags(cpu, (uint32_t)value);
-    cpu_update_attention(cpu);
+    (void)cpu, (void)i, (void)cr, (void)value, (void)gpr;
+    return true;
 }
-OP(op_hlt)
+bool intercept_cr_read(struct cpu *cpu, const struct insn *i, unsigned cr, unsigned gpr)
 {
-    (void)i;
-    cpu->activity = ACTIVITY_HLT;
-    emit(cpu, EVENT_HALT, 0, 0, 0, 0, 0);
-    return leave_block(cpu);
+    (void)cpu, (void)i, (void)cr, (void)gpr;
+    return true;
 }
-bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value) { (void)index, (void)value; return raise_error(cpu, VEC_GP, 0); }
-bool write_msr(struct cpu *cpu, uint32_t index, uint64_t value) { (void)index, (void)value; return raise_error(cpu, VEC_GP, 0); }
-void cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+bool intercept_clts(struct cpu *cpu, const struct insn *i) { (void)cpu, (void)i; return true; }
+bool intercept_lmsw(struct cpu *cpu, const struct insn *i, uint16_t value, bool memory, uint64_t linear)
 {
-    (void)cpu, (void)leaf, (void)subleaf;
-    memset(out, 0, 16);
+    (void)cpu, (void)i, (void)value, (void)memory, (void)linear;
+    return true;
 }
 void vmcs_flush(struct cpu *cpu) { (void)cpu; }
+bool intercept_dr(struct cpu *cpu, const struct insn *i, unsigned dr, bool read, unsigned gpr)
+{
+    (void)cpu, (void)i, (void)dr, (void)read, (void)gpr;
+    return true;
+}
+bool intercept_msr(struct cpu *cpu, const struct insn *i, uint32_t index, bool is_write)
+{
+    (void)cpu, (void)i, (void)index, (void)is_write;
+    return true;
+}
+bool intercept_invlpg(struct cpu *cpu, const struct insn *i, uint64_t linear) { (void)cpu, (void)i, (void)linear; return true; }
+uint64_t guest_cr_read(const struct cpu *cpu, unsigned cr)
+{
+    return cr == 0 ? cpu->cr0 : cr == 3 ? cpu->cr3 : cr == 4 ? cpu->cr4 : cr == 8 ? cpu->cr8 : cpu->cr2;
+}
+uint64_t guest_cr_write(const struct cpu *cpu, unsigned cr, uint64_t value) { (void)cpu, (void)cr; return value; }

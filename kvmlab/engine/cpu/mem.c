@@ -119,9 +119,10 @@ bool linear_access(struct cpu *cpu, uint64_t linear, void *data, unsigned size, 
     uint64_t first, second = 0;
     unsigned left = (unsigned)(PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
     bool is_write = access == ACCESS_WRITE;
+    uint64_t mask = linear >> 32 ? ~0ull : cpu->linear_mask; /* tables of the system lie anywhere, also for 32-bit code */
     if (!translate(cpu, linear, access, user, &first))
         return false;
-    if (size > left && !translate(cpu, (linear + left) & cpu->linear_mask, access, user, &second))
+    if (size > left && !translate(cpu, (linear + left) & mask, access, user, &second))
         return false; /* both pages are checked before anything is written */
     if (size <= left)
         return piece(cpu, first, data, size, is_write);

@@ -91,7 +91,7 @@ void cpu_update_attention(struct cpu *cpu)
 {
     cpu->attention = cpu->activity != ACTIVITY_ACTIVE || (cpu->interruptibility & (BLOCK_STI | BLOCK_MOV_SS)) ||
                      (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->intr && (cpu->rflags & FLAG_IF)) || cpu->nmi || cpu->init ||
-                     cpu->pending_db || (cpu->dr[7] & 0xff) || cpu->nr_stop_at || cpu->trace->stops ||
+                     cpu->pending_db || cpu->delivering || (cpu->dr[7] & 0xff) || cpu->nr_stop_at || cpu->trace->stops ||
                      (cpu->trace->enabled >> EVENT_RETIRED & 1) || (cpu->world != WORLD_PLAIN && intercept_attention(cpu));
 }
 
@@ -244,9 +244,13 @@ static bool border(struct cpu *cpu, enum cpu_stop *stop, bool *again)
     *again = true;
     if (cpu->activity == ACTIVITY_SHUTDOWN)
         return *stop = STOP_SHUTDOWN, false;
+    if (cpu->delivering) { /* a device on the stack answered later */
+        struct fault event = cpu->event;
+        return deliver_at_border(cpu, &event, stop);
+    }
     if (cpu->pending_db && !(blocked & BLOCK_MOV_SS)) {
         struct fault trap = { .vector = VEC_DB, .type = TYPE_HARDWARE_EXCEPTION,
-                              .address = (cpu->pending_db & 15u) | (cpu->pending_db & 64 ? DR6_BS : 0u) };
+                              .address = (cpu->pending_db & 15u) | (cpu->pending_db & PENDING_BS ? DR6_BS : 0u) };
         cpu->pending_db = 0;
         cpu->activity = ACTIVITY_ACTIVE;
         cpu->fault = trap;
@@ -282,8 +286,9 @@ static void after_single(struct cpu *cpu, uint8_t blocked, uint64_t flags)
     cpu->interruptibility &= (uint8_t)~(blocked & (BLOCK_STI | BLOCK_MOV_SS));
     if ((flags & FLAG_RF) && (cpu->rflags & FLAG_RF))
         cpu->rflags &= ~(uint64_t)FLAG_RF;
-    if (flags & FLAG_TF)
-        cpu->pending_db |= 64;
+    if ((flags & FLAG_TF) && !(cpu->pending_db & PENDING_NO_STEP))
+        cpu->pending_db |= PENDING_BS;
+    cpu->pending_db &= (uint8_t)~PENDING_NO_STEP;
     cpu_update_attention(cpu);
 }
 
