@@ -53,6 +53,18 @@ def labs(folder: Annotated[Path, typer.Argument(help="Where to; made if it does 
         print(f"kept  {folder / name}")
 
 
+@app.command()
+def static(
+    notebook: Annotated[Path, typer.Argument(help="A saved notebook.", metavar="NB.ipynb")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of in place.")] = None,
+) -> None:
+    """Make a saved notebook show its widgets as tables where no script runs: GitHub, offline pages, PDF."""
+    from .static import rewrite
+
+    removed = rewrite(notebook, output)
+    print(f"{output or notebook}: {removed} widget views replaced by their HTML")
+
+
 @kernel_app.command("install")
 def kernel_install(
     user: Annotated[bool, typer.Option("--user", help="For this user, outside any environment.")] = False,

@@ -1,5 +1,6 @@
 """The command line as a shell sees it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,3 +48,18 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 def test_help_loads_no_engine() -> None:
     code = "import sys; import kvmlab.cli; print({'kvmlab.engine', 'numpy', 'IPython'} & {*sys.modules})"
     assert run(sys.executable, "-c", code).strip() == "set()"
+
+
+def test_static_says_how_many_views_it_replaced(tmp_path: Path) -> None:
+    output = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/html": "<table></table>"},
+    }
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": 1, "outputs": [output]}
+    saved = tmp_path / "saved.ipynb"
+    saved.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}))
+    done = cli("static", saved, "-o", tmp_path / "static.ipynb")
+    assert done.returncode == 0 and "1 widget view" in done.stdout
+    assert "widget-view" not in (tmp_path / "static.ipynb").read_text()
+    assert "widget-view" in saved.read_text()

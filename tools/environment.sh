@@ -61,7 +61,7 @@ install_wheel() {
     say "building and installing kvmlab"
     rm -rf build-wheel/dist
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-        -Cbuild-dir=build-wheel/meson -w build-wheel/dist .
+        --config-settings=build-dir=build-wheel/meson -w build-wheel/dist .
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build-wheel/dist/*.whl
     mark installed "wheel $key"
 }
@@ -70,6 +70,6 @@ install_editable() {
     need_build_tools
     say "installing kvmlab from this tree, rebuilt on import"
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-        -Cbuild-dir=build-editable -e .
+        --config-settings=build-dir=build-editable -e .
     mark installed editable
 }

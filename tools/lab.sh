@@ -32,5 +32,6 @@ elif [ -z "${BROWSER:-}" ] && [ "$(uname)" = Linux ] && [ -z "${DISPLAY:-}${WAYL
     set -- --no-browser "$@"
 fi
 
+# Quiet but for the address, which names the first lab.
 cd work
-exec "$python" -m jupyter lab "$@" $first
+exec "$python" -m jupyter lab --ServerApp.log_level=WARN "--LabApp.default_url=/lab/tree/$first" "$@"

@@ -18,7 +18,7 @@ if [ -z "$compiler" ]; then
     else die "no compiler for wasm here: apt-get install clang-19 lld-19, or pip install ziglang"; fi
 fi
 case $compiler in
-    zig) cc="$python -m ziglang cc -target wasm32-freestanding" ;;
+    zig) cc="$python -m ziglang cc -target wasm32-freestanding -fno-sanitize=undefined" ;;
     *) cc="$compiler --target=wasm32-unknown-unknown" ;;
 esac
 
@@ -33,10 +33,10 @@ done | xargs -P 2 -L 1 sh -c '
     '"$cc"' -std=c11 -O2 -mbulk-memory -nostdlib -ffreestanding -ffp-contract=off -fno-strict-aliasing -Wall -Wextra \
         -Ikvmlab/engine/port/include -Ikvmlab/engine -DKVMLAB_VERSION="\"'"$version"'\"" -c "$0" -o "$1"'
 
-# The C API is what others may call, with malloc and free for their buffers.
+# The C API is what others may call, with malloc, calloc and free for their buffers.
 exports=$("$python" tools/core_sources.py --exports | sed 's/^/-Wl,--export=/')
 # shellcheck disable=SC2086  # lists of words
-$cc -nostdlib -Wl,--no-entry -Wl,-s -Wl,-z,stack-size=1048576 -Wl,--export=malloc -Wl,--export=free $exports \
+$cc -nostdlib -Wl,--no-entry -Wl,-s -Wl,-z,stack-size=1048576 -Wl,--export=malloc -Wl,--export=calloc -Wl,--export=free $exports \
     "$out"/objects/*.o -o "$out/engine.wasm.new"
 mv "$out/engine.wasm.new" "$out/engine.wasm"
 say "$out/engine.wasm: $(wc -c <"$out/engine.wasm") bytes, by $compiler"

@@ -1,4 +1,4 @@
-/* The eight functions of libc that the core may call, for a WebAssembly module without libc and without imports.
+/* The eight functions of libc that the core may call, and one that compilers do, for a WebAssembly module without libc and without imports.
  *
  * Memory is taken from the module's own linear memory, which grows. Small blocks come in powers of two, each size with
  * its list of free blocks; large ones (guest RAM, above all) are whole 64 KiB pages, first fit, and merge with a free
@@ -180,4 +180,24 @@ int memcmp(const void *a, const void *b, size_t len)
         if (*x != *y)
             return *x < *y ? -1 : 1;
     return 0;
+}
+
+/* The core has no 128-bit type, but newer LLVMs recognise the long multiplication of cpu/wide.h and call the
+ * compiler's helper for one. The barriers keep this from being recognised in turn. */
+static uint64_t barrier(uint64_t value)
+{
+    __asm__("" : "+r"(value));
+    return value;
+}
+
+__int128 __multi3(__int128 a, __int128 b);
+__int128 __multi3(__int128 a, __int128 b)
+{
+    uint64_t x = (uint64_t)a, y = (uint64_t)b;
+    uint64_t x0 = (uint32_t)x, x1 = x >> 32, y0 = (uint32_t)y, y1 = y >> 32;
+    uint64_t low = barrier(x0 * y0), a_mid = barrier(x1 * y0), b_mid = barrier(x0 * y1), top = barrier(x1 * y1);
+    uint64_t mid = (low >> 32) + (uint32_t)a_mid + (uint32_t)b_mid;
+    uint64_t high = top + (a_mid >> 32) + (b_mid >> 32) + (mid >> 32);
+    high += x * (uint64_t)(b >> 64) + y * (uint64_t)(a >> 64);
+    return (__int128)((unsigned __int128)high << 64 | mid << 32 | (uint32_t)low);
 }
