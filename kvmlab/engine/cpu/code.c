@@ -61,8 +61,9 @@ static uint32_t block_offset(const struct block *block) { return block->key >> 4
 
 /* ---- dropping --------------------------------------------------------------------------------- */
 
-static void block_drop(struct code_cache *cc, uint32_t number)
+static void block_drop(struct cpu *cpu, uint32_t number)
 {
+    struct code_cache *cc = cpu->code;
     struct block *block = &cc->block[number];
     uint32_t *link = &cc->bucket[hash(block->key)];
     while (*link != number + 1)
@@ -71,6 +72,9 @@ static void block_drop(struct code_cache *cc, uint32_t number)
     /* the block may be running: what is left of it must not be executed */
     for (unsigned k = 0; k < block->nr; k++)
         cc->insn[block->first_insn + k].exec = op_stale;
+    struct recent *recent = code_recent(cpu, block->key);
+    if (recent->block == block)
+        recent->key = ~0ull;
     block->key = ~0ull;
 }
 
@@ -93,7 +97,7 @@ static void code_written(void *context, frame_t frame, uint32_t offset, uint32_t
         if (own & touched) {
             uint32_t number = *link - 1;
             *link = block->next;
-            block_drop(cc, number);
+            block_drop(cpu, number);
         } else {
             left |= own;
             link = &block->next;
@@ -113,6 +117,8 @@ void code_drop_all(struct cpu *cpu)
     memset(cc->bucket, 0, sizeof cc->bucket);
     memset(cc->page_bucket, 0, sizeof cc->page_bucket);
     cc->nr_insns = cc->nr_blocks = cc->nr_pages = 0;
+    for (unsigned n = 0; n < NR_RECENT; n++)
+        cpu->recent[n].key = ~0ull;
 }
 
 /* ---- building ------------------------------------------------------------------------------------ */
@@ -197,7 +203,11 @@ bool code_init(struct cpu *cpu)
     cc->insn = calloc(cc->max_insns, sizeof *cc->insn);
     cc->block = calloc(cc->max_blocks, sizeof *cc->block);
     cc->page = calloc(MAX_CODE_PAGES, sizeof *cc->page);
-    return cc->insn && cc->block && cc->page && memory_observe(cpu->space->memory, code_written, cpu, PAGE_CODE);
+    cpu->recent = calloc(NR_RECENT, sizeof *cpu->recent);
+    if (!cc->insn || !cc->block || !cc->page || !cpu->recent)
+        return false;
+    code_drop_all(cpu);
+    return memory_observe(cpu->space->memory, code_written, cpu, PAGE_CODE);
 }
 
 void code_release(struct cpu *cpu)
@@ -208,6 +218,7 @@ void code_release(struct cpu *cpu)
     free(cpu->code->insn);
     free(cpu->code->block);
     free(cpu->code->page);
+    free(cpu->recent);
     free(cpu->code);
     cpu->code = NULL;
 }

@@ -347,6 +347,7 @@ struct cpu {
     const struct insn *current; /* the instruction under way (faults, RDTSC, exits: its length and index) */
     const struct insn *block_start;
     struct code_cache *code;
+    struct recent *recent;     /* code.h */
     struct space *space;
     struct trace *trace;
     device_hook *device_hook;
@@ -373,6 +374,12 @@ static inline bool is_protected(const struct cpu *cpu) { return (cpu->cr0 & CR0_
 static inline bool is_long_active(const struct cpu *cpu) { return (cpu->msr[MSR_EFER] & EFER_LMA) != 0; }
 static inline bool is_64bit(const struct cpu *cpu) { return cpu->code_size == 8; }
 static inline unsigned iopl(const struct cpu *cpu) { return cpu->rflags >> IOPL_SHIFT & 3; }
+
+static inline bool is_canonical(const struct cpu *cpu, uint64_t linear)
+{
+    unsigned unused = cpu->cr4 & CR4_LA57 ? 64 - 57 : 64 - 48;
+    return (uint64_t)((int64_t)(linear << unused) >> unused) == linear;
+}
 
 /* run.c */
 bool engine_init(const char **error); /* builds the opcode maps; false: a row of insn.def is wrong, *error says which */
@@ -449,7 +456,6 @@ bool tss_redirects(struct cpu *cpu, uint8_t vector, bool *redirected) MUST_CHECK
 enum task_source { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE }; /* as in the exit qualification of a task switch */
 bool task_switch(struct cpu *cpu, uint16_t selector, enum task_source source) MUST_CHECK;
 bool io_allowed(struct cpu *cpu, uint16_t port, unsigned size) MUST_CHECK; /* IOPL and TSS bitmap: #GP(0) */
-bool is_canonical(const struct cpu *cpu, uint64_t linear);
 
 /* exception.c: SDM 3A ch. 6 */
 bool raise_exception(struct cpu *cpu, enum vector vector);               /* always false: `return raise_exception(cpu, VEC_UD);` */

@@ -4,7 +4,7 @@
 #include "access.h"
 #include "flags.h"
 
-static MUST_CHECK bool branch_to(struct cpu *cpu, uint64_t target, unsigned size)
+ALWAYS_INLINE MUST_CHECK bool branch_to(struct cpu *cpu, uint64_t target, unsigned size)
 {
     if (size == 2)
         target &= 0xffff;
@@ -16,7 +16,7 @@ static MUST_CHECK bool branch_to(struct cpu *cpu, uint64_t target, unsigned size
 }
 
 /* A target may be checked before a push: the push may fault too, and then nothing has happened. */
-static MUST_CHECK bool target_allowed(struct cpu *cpu, uint64_t target)
+ALWAYS_INLINE MUST_CHECK bool target_allowed(struct cpu *cpu, uint64_t target)
 {
     if (UNLIKELY(is_64bit(cpu) ? !is_canonical(cpu, target) : target > cpu->seg[CS].limit))
         return raise_error(cpu, VEC_GP, 0);

@@ -32,12 +32,6 @@ static const struct paging_format {
     [PAGING_5LEVEL] = { .levels = 5, .entry_bytes = 8, .index_bits = 9, .large_levels = 1 << 2 | 1 << 3, .has_nx = true },
 };
 
-bool is_canonical(const struct cpu *cpu, uint64_t linear)
-{
-    unsigned unused = 64 - (cpu->cr4 & CR4_LA57 ? 57 : 48);
-    return (uint64_t)((int64_t)(linear << unused) >> unused) == linear;
-}
-
 static uint64_t a20(const struct cpu *cpu, uint64_t pa) { return cpu->a20 ? pa : pa & ~(1ull << 20); }
 
 /* ---- entries ------------------------------------------------------------------------------- */

@@ -155,7 +155,7 @@ static void stand_behind(struct cpu *cpu, const struct insn *i)
 }
 
 /* What a handler's false means. True: go on; false: *stop says why the run ends. */
-static bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *stop)
+static NOINLINE bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *stop)
 {
     enum leave leave = (enum leave)cpu->leave;
     cpu->leave = LEAVE_NONE;
@@ -238,7 +238,7 @@ static bool take_interrupt(struct cpu *cpu, enum cpu_stop *stop)
 }
 
 /* Events in the order of SDM 3A 6.9. True: *again says whether something was delivered. */
-static bool border(struct cpu *cpu, enum cpu_stop *stop, bool *again)
+static NOINLINE bool border(struct cpu *cpu, enum cpu_stop *stop, bool *again)
 {
     uint8_t blocked = cpu->interruptibility;
     *again = true;
@@ -294,7 +294,7 @@ static void after_single(struct cpu *cpu, uint8_t blocked, uint64_t flags)
 
 /* ---- finding the next block -------------------------------------------------------------------------------- */
 
-static bool fetch_ready(struct cpu *cpu, uint64_t linear)
+static NOINLINE bool fetch_ready(struct cpu *cpu, uint64_t linear)
 {
     if (UNLIKELY(!cpu->fetch.valid || cpu->fetch.page != linear >> PAGE_SHIFT || cpu->fetch.user != (cpu->cpl == 3))) {
         if (!fetch_translate(cpu, linear))
@@ -313,7 +313,7 @@ static bool inside_limit(const struct cpu *cpu, unsigned bytes)
 }
 
 /* One instruction that no block can hold: it crosses a page or the segment limit, or is not in RAM. */
-static bool run_uncached(struct cpu *cpu, enum cpu_stop *stop)
+static NOINLINE bool run_uncached(struct cpu *cpu, enum cpu_stop *stop)
 {
     uint64_t linear = (cpu->view[CS].base + cpu->r[REG_RIP]) & cpu->linear_mask, pa;
     uint8_t bytes[16];
@@ -344,10 +344,24 @@ static bool run_uncached(struct cpu *cpu, enum cpu_stop *stop)
     return true;
 }
 
-static bool run_block(struct cpu *cpu, const struct block *block, uint64_t most, enum cpu_stop *stop)
+/* The block at RIP, decoded now if it is not there; NULL: one instruction must run uncached. */
+static NOINLINE const struct recent *look_up(struct cpu *cpu, uint64_t key)
 {
-    const struct insn *i = code_insns(cpu, block), *last;
-    bool whole = block->nr <= most;
+    struct recent *recent = code_recent(cpu, key);
+    struct block *block = code_find(cpu, key);
+    if (!block)
+        block = code_build(cpu, cpu->fetch_frame, cpu->fetch_host, (uint32_t)(key >> 4) & (PAGE_SIZE - 1));
+    if (!block)
+        return NULL;
+    *recent = (struct recent){ key, block, code_insns(cpu, block) };
+    return recent;
+}
+
+ALWAYS_INLINE bool run_block(struct cpu *cpu, const struct recent *recent, uint64_t most, enum cpu_stop *stop)
+{
+    const struct block *block = recent->block;
+    const struct insn *i = recent->insn, *last;
+    bool whole = LIKELY(block->nr <= most), jumps = whole && block->jumps;
     last = i + (whole ? block->nr : most);
     cpu->block_start = i;
     do {
@@ -356,34 +370,37 @@ static bool run_block(struct cpu *cpu, const struct block *block, uint64_t most,
             return left(cpu, i, stop);
     } while (++i != last);
     cpu->retired += (uint64_t)(i - cpu->block_start);
-    if (!(whole && block->jumps))
+    if (!jumps)
         cpu->r[REG_RIP] = (cpu->r[REG_RIP] + last[-1].next) & cpu->linear_mask;
-    cpu->current = cpu->block_start = NULL;
+    cpu->current = NULL;
     return true;
 }
 
 /* At most `most` instructions. */
-static bool run_next(struct cpu *cpu, uint64_t most, enum cpu_stop *stop)
+ALWAYS_INLINE bool run_next(struct cpu *cpu, uint64_t most, enum cpu_stop *stop)
 {
     uint64_t linear = (cpu->view[CS].base + cpu->r[REG_RIP]) & cpu->linear_mask;
-    if (!inside_limit(cpu, 1)) {
+    if (UNLIKELY(!inside_limit(cpu, 1))) {
         raise_error(cpu, VEC_GP, 0);
         return left(cpu, NULL, stop);
     }
-    if (!fetch_ready(cpu, linear))
-        return left(cpu, NULL, stop);
-    if (UNLIKELY(!cpu->fetch_host))
-        return run_uncached(cpu, stop);
-    uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
-    struct block *block = code_find(cpu, code_key(cpu->fetch_frame, offset, cpu->mode));
-    if (UNLIKELY(!block)) {
-        block = code_build(cpu, cpu->fetch_frame, cpu->fetch_host, offset);
-        if (!block)
+    if (UNLIKELY(!cpu->fetch_host || cpu->fetch.page != linear >> PAGE_SHIFT || !cpu->fetch.valid ||
+                 cpu->fetch.user != (cpu->cpl == 3))) {
+        if (!fetch_ready(cpu, linear))
+            return left(cpu, NULL, stop);
+        if (!cpu->fetch_host)
             return run_uncached(cpu, stop);
     }
-    if (UNLIKELY(!inside_limit(cpu, block->bytes)))
+    uint64_t key = code_key(cpu->fetch_frame, (uint32_t)(linear & (PAGE_SIZE - 1)), cpu->mode);
+    const struct recent *recent = code_recent(cpu, key);
+    if (UNLIKELY(recent->key != key)) {
+        recent = look_up(cpu, key);
+        if (!recent)
+            return run_uncached(cpu, stop);
+    }
+    if (UNLIKELY(!inside_limit(cpu, recent->block->bytes)))
         return run_uncached(cpu, stop);
-    return run_block(cpu, block, most, stop);
+    return run_block(cpu, recent, most, stop);
 }
 
 static void emit_retired(struct cpu *cpu)
