@@ -4,7 +4,7 @@
 #: about: demand paging and copy on write by a #PF handler
 #: bits: 32
 #: org: 0x100000
-#: memory: 8M
+#: memory: 4M
 #: console "faults: r w r w p\n"
 #: expect rax=0x600d rbx=0x77777777 rcx=0x77771234 rdx=5 rbp=0
 #: bytes log = 00 00 00 40 00 10 00 40 00 20 00 40 fc 3f 00 40 00 00 00 40

@@ -159,7 +159,8 @@ static NOINLINE bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *
 {
     enum leave leave = (enum leave)cpu->leave;
     cpu->leave = LEAVE_NONE;
-    cpu->log.cursor = 0;
+    if (leave != LEAVE_DEVICE) /* there cpu_answer() wants to know what had been answered already */
+        cpu->log.cursor = 0;
     switch (leave) {
     case LEAVE_FAULT:
         stand_before(cpu, i);
