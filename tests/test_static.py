@@ -12,10 +12,23 @@ VIEW = {"model_id": "m1", "version_major": 2, "version_minor": 0}
 
 def notebook(*outputs):
     return {
-        "nbformat": 4, "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "widgets": {static.STATE: {"state": {"m1": {}}}}},
-        "cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "x"},
-                  {"cell_type": "code", "id": "b", "metadata": {}, "source": "vm.bench()", "execution_count": None, "outputs": list(outputs)}],
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {"name": "python3", "display_name": "Python 3"},
+            "widgets": {static.STATE: {"state": {"m1": {}}}},
+        },
+        "cells": [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "x"},
+            {
+                "cell_type": "code",
+                "id": "b",
+                "metadata": {},
+                "source": "vm.bench()",
+                "execution_count": None,
+                "outputs": list(outputs),
+            },
+        ],
     }
 
 
@@ -31,8 +44,9 @@ def test_the_view_goes_and_the_html_stays():
 
 
 def test_a_view_without_html_keeps_itself_and_its_state():
-    book = notebook(output(**{static.VIEW: VIEW, "text/plain": "slider"}),
-                    output(**{static.VIEW: VIEW, "text/html": "<p>x</p>"}))
+    book = notebook(
+        output(**{static.VIEW: VIEW, "text/plain": "slider"}), output(**{static.VIEW: VIEW, "text/html": "<p>x</p>"})
+    )
     assert static.make_static(book) == 1
     assert static.VIEW in book["cells"][1]["outputs"][0]["data"]
     assert static.STATE in book["metadata"]["widgets"]
