@@ -494,6 +494,8 @@ bool write_cr3(struct cpu *cpu, uint64_t value) MUST_CHECK;
 bool write_cr4(struct cpu *cpu, uint64_t value) MUST_CHECK;
 bool write_cr8(struct cpu *cpu, uint64_t value) MUST_CHECK;
 bool write_efer(struct cpu *cpu, uint64_t value) MUST_CHECK;
+uint64_t cr4_defined(const struct cpu *cpu);        /* bits of CR4 that the profile has */
+uint64_t efer_defined(const struct cpu *cpu);
 bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value) MUST_CHECK;   /* #GP(0): no such MSR */
 bool write_msr(struct cpu *cpu, uint32_t index, uint64_t value) MUST_CHECK;
 bool write_dr(struct cpu *cpu, unsigned number, uint64_t value) MUST_CHECK;

@@ -6,6 +6,7 @@
 #include "access.h"
 #include "code.h"
 #include "flags.h"
+#include "virt.h"
 
 #include <stdlib.h>
 
@@ -229,12 +230,7 @@ static bool deliver_at_border(struct cpu *cpu, const struct fault *event, enum c
 static bool take_interrupt(struct cpu *cpu, enum cpu_stop *stop)
 {
     struct fault event = { .type = TYPE_EXTERNAL };
-    if (cpu->acknowledge) {
-        event.vector = cpu->acknowledge(cpu->acknowledge_context);
-    } else {
-        event.vector = cpu->intr_vector;
-        cpu->intr = 0;
-    }
+    event.vector = acknowledge_interrupt(cpu);
     return deliver_at_border(cpu, &event, stop);
 }
 
@@ -260,13 +256,13 @@ static NOINLINE bool border(struct cpu *cpu, enum cpu_stop *stop, bool *again)
     }
     if (cpu->world != WORLD_PLAIN && !intercept_event(cpu))
         return border_left(cpu, stop);
-    if (cpu->nmi && !(blocked & (BLOCK_NMI | BLOCK_MOV_SS))) {
+    if (cpu->nmi && nmi_unmasked(cpu)) {
         struct fault nmi = { .vector = VEC_NMI, .type = TYPE_NMI };
         cpu->nmi = 0;
         cpu->interruptibility |= BLOCK_NMI;
         return deliver_at_border(cpu, &nmi, stop);
     }
-    if (cpu->intr && (cpu->rflags & FLAG_IF) && !(blocked & (BLOCK_STI | BLOCK_MOV_SS)))
+    if (cpu->intr && interrupts_unmasked(cpu))
         return take_interrupt(cpu, stop);
     if (cpu->activity != ACTIVITY_ACTIVE)
         return *stop = STOP_HLT, false;

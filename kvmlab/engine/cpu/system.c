@@ -5,6 +5,7 @@
  * APM vol. 2 ch. 3. Which bits exist stands in cpuid.def and msr.def. */
 #include "access.h"
 #include "flags.h"
+#include "virt.h"
 
 static bool refuse(struct cpu *cpu) { return raise_error(cpu, VEC_GP, 0); }
 
@@ -26,7 +27,7 @@ bool write_cr0(struct cpu *cpu, uint64_t value)
     uint64_t old = cpu->cr0, efer = cpu->msr[MSR_EFER];
     if (value >> 32 || ((value & CR0_PG) && !(value & CR0_PE)) || ((value & CR0_NW) && !(value & CR0_CD)))
         return refuse(cpu);
-    if (cpu->vmx.on && cpu->world == WORLD_PLAIN && (~value & (CR0_PE | CR0_NE | CR0_PG)))
+    if (cpu->vmx.on && !vmx_cr_fixed(cpu, 0, value))
         return refuse(cpu);
     value = (value & CR0_DEFINED) | CR0_ET;
     uint64_t changed = old ^ value;
@@ -63,7 +64,7 @@ bool write_cr3(struct cpu *cpu, uint64_t value)
     return true;
 }
 
-static uint64_t cr4_defined(const struct cpu *cpu)
+uint64_t cr4_defined(const struct cpu *cpu)
 {
     static const struct { uint32_t bits; uint16_t feature; } known[] = {
         { CR4_VME | CR4_PVI, FEATURE_VME }, { CR4_TSD, FEATURE_TSC }, { CR4_DE, FEATURE_DE }, { CR4_PSE, FEATURE_PSE },
@@ -90,7 +91,7 @@ bool write_cr4(struct cpu *cpu, uint64_t value)
         return refuse(cpu);
     if ((changed & value & CR4_PCIDE) && (!is_long || (cpu->cr3 & 0xfff)))
         return refuse(cpu);
-    if (cpu->vmx.on && cpu->world == WORLD_PLAIN && !(value & CR4_VMXE))
+    if (cpu->vmx.on && !vmx_cr_fixed(cpu, 4, value))
         return refuse(cpu);
     if ((cpu->cr0 & CR0_PG) && !is_long && (value & CR4_PAE) && (changed & CR4_RELOADS_PDPTES) &&
         !load_pdptes(cpu, cpu->cr3))
@@ -113,14 +114,20 @@ bool write_cr8(struct cpu *cpu, uint64_t value)
     return true;
 }
 
-bool write_efer(struct cpu *cpu, uint64_t value)
+uint64_t efer_defined(const struct cpu *cpu)
 {
-    uint64_t old = cpu->msr[MSR_EFER], defined = EFER_SCE | EFER_LMA;
-    defined |= cpu_has(cpu, FEATURE_LM) ? EFER_LME : 0u;
+    uint64_t defined = EFER_SCE;
+    defined |= cpu_has(cpu, FEATURE_LM) ? EFER_LME | EFER_LMA : 0u;
     defined |= cpu_has(cpu, FEATURE_NX) ? EFER_NXE : 0u;
     defined |= cpu_has(cpu, FEATURE_SVM) && !(cpu->msr[MSR_VM_CR] & VM_CR_SVMDIS) ? EFER_SVME : 0u;
     defined |= cpu_has(cpu, FEATURE_FFXSR) ? EFER_FFXSR : 0u;
-    if ((value & ~defined) || (((value ^ old) & EFER_LME) && (cpu->cr0 & CR0_PG)))
+    return defined;
+}
+
+bool write_efer(struct cpu *cpu, uint64_t value)
+{
+    uint64_t old = cpu->msr[MSR_EFER];
+    if ((value & ~efer_defined(cpu)) || (((value ^ old) & EFER_LME) && (cpu->cr0 & CR0_PG)))
         return refuse(cpu);
     value = (value & ~(uint64_t)EFER_LMA) | (old & EFER_LMA); /* LMA is the processor's */
     cpu->msr[MSR_EFER] = value;
@@ -208,14 +215,14 @@ static uint64_t time_now(const struct cpu *cpu)
 /* Time is the count of retired instructions. */
 uint64_t read_tsc(const struct cpu *cpu)
 {
-    return cpu->tsc_base + time_now(cpu) + (cpu->world == WORLD_SVM_GUEST ? cpu->svm.tsc_offset : 0);
+    return cpu->tsc_base + time_now(cpu) + (cpu->world == WORLD_PLAIN ? 0 : guest_tsc_offset(cpu));
 }
 
 bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value)
 {
     unsigned slot = find_msr(cpu, index);
-    if (slot == NR_MSRS)
-        return refuse(cpu);
+    if (slot == NR_MSRS) /* not in the table: computed from the table of VMX controls */
+        return vmx_capability_msr(cpu, index, value) || refuse(cpu);
     switch ((enum msr_storage)msr_rows[slot].storage) {
     case MSR_IS_FS_BASE: *value = cpu->seg[FS].base; break;
     case MSR_IS_GS_BASE: *value = cpu->seg[GS].base; break;
@@ -330,7 +337,6 @@ static uint32_t max_extended_leaf(const struct cpu *cpu)
 }
 
 #define AMD_ALIASES 0x0183f3ffu /* bits of leaf 1 EDX that AMD repeats in leaf 80000001 */
-#define SVM_NR_ASIDS 64u
 #define CLFLUSH_BYTES 64u
 
 static void put_leaf_1(const struct cpu *cpu, uint32_t out[4])

@@ -1,0 +1,215 @@
+/* VMX and SVM: the names of their tables, and the instructions as functions.
+ *
+ * SDM vol. 3C (VMCS, VM entries, VM exits) and 3D appendices A to C; APM vol. 2 ch. 15 and appendices B, C. The enums come
+ * from the .def files beside this header. The functions are the direct-call form: what the instruction does after its #UD and
+ * privilege checks have passed; the handlers of the instructions (end of vmx.c and svm.c) make those checks and call the same. */
+#ifndef KVMLAB_VIRT_H
+#define KVMLAB_VIRT_H
+
+#include "cpu.h"
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+enum vmcs_encoding { /* VMCS_guest_rip: what VMREAD and VMWRITE take */
+#define VMCS_FIELD(encoding, name, width, group, needs, meaning) VMCS_##name = encoding,
+#include "vmcs.def"
+};
+enum vmcs_slot { /* FIELD_guest_rip: row of vmcs.def, index into cpu->vmx.field[] */
+#define VMCS_FIELD(encoding, name, width, group, needs, meaning) FIELD_##name,
+#include "vmcs.def"
+    NR_VMCS_FIELDS,
+    FIELD_NONE = NR_VMCS_FIELDS
+};
+enum vmcs_group { VMCS_CONTROL, VMCS_EXIT_INFO, VMCS_GUEST, VMCS_HOST };
+
+enum vmx_control_group { VMX_GROUP_PIN, VMX_GROUP_PRI, VMX_GROUP_SEC, VMX_GROUP_TER, VMX_GROUP_EXIT, VMX_GROUP_ENTRY, NR_VMX_GROUPS };
+enum vmx_control { /* VMX_PRI_HLT_EXITING: the bit as a mask */
+#define VMX_CONTROL(group, bit, name, since, default1, printed, effect) VMX_##group##_##name = 1u << bit,
+#include "vmx_control.def"
+};
+enum vmx_control_row { /* CONTROL_PRI_HLT_EXITING: row of vmx_control.def */
+#define VMX_CONTROL(group, bit, name, since, default1, printed, effect) CONTROL_##group##_##name,
+#include "vmx_control.def"
+    NR_VMX_CONTROLS, CONTROL_ALWAYS, CONTROL_NEVER
+};
+/* Generations of the two extensions: columns `since`. */
+enum vmx_since { VMX_V1 = 1, VMX_V2, VMX_NONE = 254, VMX_NOTE = 255 };
+enum svm_since { SVM_V1 = 1, SVM_V2, SVM_NONE = 254, SVM_NOTE = 255 };
+
+enum vmx_check_name { /* CHECK_GUEST_CR_01: number of the row of vmx_check.def, from 1 */
+    CHECK_NO_VMX_RULE,
+#define VMX_CHECK(name, id, area, since, failure, field, applies, rule) CHECK_##name,
+#include "vmx_check.def"
+    NR_VMX_CHECKS_PLUS_1
+};
+enum svm_check_name { /* CHECK_SVM_CTL_01 */
+    CHECK_NO_SVM_RULE,
+#define SVM_CHECK(name, id, area, since, failure, field, applies, rule) CHECK_##name,
+#include "svm_check.def"
+    NR_SVM_CHECKS_PLUS_1
+};
+enum check_failure { FAILURE_INSTRUCTION, FAILURE_ERROR_7, FAILURE_ERROR_8, FAILURE_EXIT_33, FAILURE_EXIT_33_PDPTE, FAILURE_EXIT_33_NMI,
+                     FAILURE_EXIT_33_LINK, FAILURE_EXIT_34, FAILURE_INVALID, FAILURE_NOTE };
+
+enum exit_reason { /* EXIT_REASON_HLT: VMX basic exit reason */
+#define VMX_EXIT(number, name, common, kind, layout, what, why) EXIT_REASON_##name = number,
+#include "exit.def"
+};
+#define EXIT_REASON_ENTRY_FAILED (1u << 31)
+enum svm_intercept { /* SVM_EXIT_HLT: exit code, and number of the intercept bit from byte 0 of the VMCB */
+    SVM_EXIT_CR0_READ = 0x00, SVM_EXIT_CR0_WRITE = 0x10, SVM_EXIT_DR0_READ = 0x20, SVM_EXIT_DR0_WRITE = 0x30,
+    SVM_EXIT_EXCEPTION = 0x40,
+#define VMCB_INTERCEPT(bit, name) SVM_EXIT_##name = bit,
+#include "vmcb.def"
+    SVM_EXIT_NPF = 0x400
+};
+#define SVM_EXIT_INVALID UINT64_MAX
+enum vmcb_offset { /* VMCB_rip: byte offset */
+#define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_##name = offset,
+#include "vmcb.def"
+};
+enum vmcb_slot { /* VMCB_ROW_rip: row of vmcb.def */
+#define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_ROW_##name,
+#include "vmcb.def"
+    NR_VMCB_FIELDS,
+    VMCB_ROW_NONE = NR_VMCB_FIELDS
+};
+enum vmcb_bit { /* VMCB_V_IRQ: mask in its field */
+#define VMCB_BIT(field, bit, name) VMCB_##name = 1u << bit,
+#include "vmcb.def"
+};
+enum vmx_error { /* VMX_ERROR_VMCALL_IN_ROOT */
+    VMX_ERROR_NONE,
+#define VMX_ERROR(number, name, meaning) VMX_ERROR_##name = number,
+#include "vmx_error.def"
+};
+enum entry_phase { /* PHASE_CONTROLS */
+    PHASE_NONE,
+#define ENTRY_PHASE(NAME, vendors, summary) PHASE_##NAME,
+#include "entry_phase.def"
+};
+
+/* Interruption information (VMX) and EVENTINJ, EXITINTINFO (SVM) share this layout. */
+#define EVENT_VECTOR(info) ((info) & 0xffu)
+#define EVENT_TYPE(info) ((info) >> 8 & 7u)
+enum { EVENT_HAS_ERROR = 1u << 11, EVENT_NMI_UNBLOCKING = 1u << 12, EVENT_VALID = 1u << 31 };
+
+/* ---- rows as data, for inspection ----------------------------------------------------------------------------------- */
+
+struct vmcs_row {
+    const char *name, *meaning;
+    uint16_t encoding;
+    uint8_t bytes;   /* 2, 4, 8 */
+    uint8_t natural; /* of natural width */
+    uint8_t group;   /* enum vmcs_group */
+    uint8_t needs;   /* enum vmx_control_row */
+};
+extern const struct vmcs_row vmcs_rows[NR_VMCS_FIELDS];
+struct vmcb_row {
+    const char *name, *meaning;
+    uint16_t offset;
+    uint8_t bytes, is_save, by_vmload, since;
+};
+extern const struct vmcb_row vmcb_rows[NR_VMCB_FIELDS];
+
+/* What a rule says about the VMCS or VMCB as it is. */
+enum verdict { VERDICT_HOLDS, VERDICT_FAILS, VERDICT_NOT_APPLICABLE, VERDICT_NOT_HERE /* this processor has no such rule */ };
+struct check_verdict {
+    uint64_t value;  /* of `field` */
+    uint16_t field;  /* enum vmcs_slot or vmcb_slot: the one at fault, or the first of the rule */
+    uint8_t verdict; /* enum verdict */
+    uint8_t pad[5];
+};
+
+/* ---- VMX ------------------------------------------------------------------------------------------------------------- */
+
+enum vmx_result { /* how a VMX instruction ends */
+    VMX_SUCCEED,      /* CF PF AF ZF SF OF cleared; VMLAUNCH, VMRESUME: the guest is in the processor now */
+    VMX_FAIL_INVALID, /* CF = 1: no current VMCS to hold a number */
+    VMX_FAIL_VALID,   /* ZF = 1, the number is in vm_instruction_error */
+    VMX_EXITED,       /* VMLAUNCH, VMRESUME: a VM exit has happened: entry failure, or a fault during injection */
+    VMX_FAULT,        /* #UD or #GP, in cpu->fault; in the direct-call form the caller ends it with drop_fault() */
+};
+
+/* The general registers that VM entry does not load: the stub before VMLAUNCH, VMRESUME and VMRUN moves them. */
+struct guest_gprs {
+    uint64_t r[16]; /* by enum gpr; RSP is ignored, and RAX by VMRUN */
+};
+void load_guest_gprs(struct cpu *cpu, const struct guest_gprs *gprs);      /* all but RSP */
+void store_guest_gprs(const struct cpu *cpu, struct guest_gprs *gprs);     /* after an exit; all but RSP */
+
+enum vmx_result vmx_vmxon(struct cpu *cpu, uint64_t pa);
+enum vmx_result vmx_vmxoff(struct cpu *cpu);
+enum vmx_result vmx_vmclear(struct cpu *cpu, uint64_t pa);
+enum vmx_result vmx_vmptrld(struct cpu *cpu, uint64_t pa);
+enum vmx_result vmx_vmptrst(struct cpu *cpu, uint64_t *pa); /* all ones: none */
+enum vmx_result vmx_vmread(struct cpu *cpu, uint32_t encoding, uint64_t *value);
+enum vmx_result vmx_vmwrite(struct cpu *cpu, uint32_t encoding, uint64_t value);
+enum vmx_result vmx_vmcall(struct cpu *cpu);
+/* Enter the guest; the caller then runs the processor (cpu_run) until STOP_EXIT. gprs may be NULL: registers as they are. */
+enum vmx_result vmx_vmlaunch(struct cpu *cpu, const struct guest_gprs *gprs);
+enum vmx_result vmx_vmresume(struct cpu *cpu, const struct guest_gprs *gprs);
+
+static inline void drop_fault(struct cpu *cpu) { cpu->leave = LEAVE_NONE; }
+
+/* What exits with an interruption information: exceptions, NMIs, acknowledged interrupts. */
+struct vmx_event {
+    uint32_t info, error, length; /* length: of the instruction, for software exceptions */
+};
+bool vmx_exit_event(struct cpu *cpu, uint32_t reason, uint64_t qualification, const struct vmx_event *event); /* always false */
+uint32_t vmx_instruction_info(const struct insn *i);
+
+unsigned vmx_generation(const struct cpu *cpu); /* enum vmx_since of the profile; 0: no VMX */
+bool vmx_capability_msr(const struct cpu *cpu, uint32_t index, uint64_t *value) MUST_CHECK; /* 480h-491h; false: no such MSR */
+bool vmx_cr_fixed(const struct cpu *cpu, unsigned cr, uint64_t value) MUST_CHECK; /* in VMX operation: may CR0/CR4 hold this? */
+bool vmx_control_allowed(const struct cpu *cpu, enum vmx_control_row row);
+uint64_t vmx_allowed0(const struct cpu *cpu, enum vmx_control_group group); /* bits that must be 1 */
+uint64_t vmx_allowed1(const struct cpu *cpu, enum vmx_control_group group); /* bits that may be 1 */
+
+/* vmcs.c */
+#define VMCS_REVISION 0x4b564d01u
+int vmcs_slot(const struct cpu *cpu, uint32_t encoding); /* of the field, for either half; -1: this processor has none */
+void vmcs_load(struct cpu *cpu, uint64_t pa);  /* makes it the cached one */
+void vmcs_unload(struct cpu *cpu);             /* flushes; no VMCS is current */
+void vmcs_mark_clear(struct cpu *cpu, uint64_t pa); /* launch state clear, of a region that is not current */
+void vmcs_set(struct cpu *cpu, enum vmcs_slot slot, uint64_t value);     /* what the silicon stores; journalled */
+#define VMCS(cpu, name) ((cpu)->vmx.field[FIELD_##name])
+
+/* vmx_check.c. The first rule that fails among those with this failure class, or 0; the field it found wrong in *field. */
+unsigned vmx_check_controls(struct cpu *cpu, uint16_t *field);
+unsigned vmx_check_host_state(struct cpu *cpu, uint16_t *field);
+unsigned vmx_check_guest_state(struct cpu *cpu, uint16_t *field);
+unsigned vmx_check_msr_load(uint32_t index, uint32_t reserved); /* MSRLOAD-01 to -04 for one entry */
+enum check_failure vmx_check_failure(unsigned row);
+/* Every rule on the current VMCS: verdict[row - 1] for row 1 .. NR_VMX_CHECKS_PLUS_1 - 1. Nothing is entered. */
+void vmx_check_all(struct cpu *cpu, struct check_verdict *verdict);
+
+/* ---- SVM --------------------------------------------------------------------------------------------------------------- */
+
+#define SVM_NR_ASIDS 64u /* CPUID 8000000A EBX */
+enum svm_result {
+    SVM_DONE,
+    SVM_ENTERED, /* VMRUN: the guest is in the processor now */
+    SVM_EXITED,  /* VMRUN: a #VMEXIT has happened: the VMCB was refused, or a fault during injection */
+    SVM_FAULT,   /* #UD or #GP, in cpu->fault; in the direct-call form the caller ends it with drop_fault() */
+};
+enum svm_result svm_vmrun(struct cpu *cpu, uint64_t pa, const struct guest_gprs *gprs); /* gprs may be NULL */
+enum svm_result svm_vmload(struct cpu *cpu, uint64_t pa);
+enum svm_result svm_vmsave(struct cpu *cpu, uint64_t pa);
+enum svm_result svm_stgi(struct cpu *cpu);
+enum svm_result svm_clgi(struct cpu *cpu);
+enum svm_result svm_invlpga(struct cpu *cpu, uint64_t linear, uint32_t asid);
+bool svm_intercepted(const struct cpu *cpu, unsigned bit); /* enum svm_intercept */
+uint64_t vmcb_read(const struct cpu *cpu, uint64_t vmcb, unsigned row);             /* enum vmcb_slot */
+void vmcb_write(struct cpu *cpu, uint64_t vmcb, unsigned row, uint64_t value);      /* journalled */
+/* Every rule on the VMCB at pa: verdict[row - 1]. */
+void svm_check_all(struct cpu *cpu, uint64_t pa, struct check_verdict *verdict);
+
+/* ---- both ---------------------------------------------------------------------------------------------------------------- */
+
+uint64_t guest_tsc_offset(const struct cpu *cpu);      /* what RDTSC adds in a guest */
+bool interrupts_unmasked(const struct cpu *cpu);       /* may a physical INTR be taken: IF, or what stands in for it in a guest; GIF; shadow */
+bool nmi_unmasked(const struct cpu *cpu);
+uint8_t acknowledge_interrupt(struct cpu *cpu);        /* INTA: the vector of the INTR pin */
+
+#endif
