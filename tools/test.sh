@@ -1,5 +1,5 @@
 #!/bin/sh
-# make test: everything that tests need, then lint and all tests. Nothing is skipped for want of a tool: what cannot be
+# make test: everything that tests need, then all tests (make lint is one of them). Nothing is skipped for want of a tool: what cannot be
 # had ends the run with the line that would get it. Arguments are pytest's: tools/test.sh tests/test_wasm.py -x
 set -eu
 cd "$(dirname "$0")/.."
@@ -52,6 +52,5 @@ need_browser
 need_node
 need_clang
 
-tools/lint.sh
 # Not "python -m pytest", which would put this folder first on the path: the tests are the installed wheel's.
 exec pytest "$@"
