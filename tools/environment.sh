@@ -47,8 +47,8 @@ make_environment() {
     if ! done_with "needs-$extra" "$key"; then
         need_build_tools
         say "installing what kvmlab[$extra] needs"
-        # shellcheck disable=SC2046  # a list of words
-        "$python" -m pip install --quiet --disable-pip-version-check $("$python" tools/requirements.py build "$extra")
+        "$python" tools/requirements.py build "$extra" >.venv/requirements.txt
+        "$python" -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
         mark "needs-$extra" "$key"
     fi
 }
