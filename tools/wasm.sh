@@ -27,7 +27,7 @@ rm -rf "$out/objects"
 mkdir -p "$out/objects"
 
 # One object for each source, two at a time; the folder's slashes become dots.
-for source in $("$python" tools/core_sources.py) kvmlab/engine/port/wasm.c; do
+for source in $("$python" tools/core_sources.py) kvmlab/engine/port/devkvm_absent.c kvmlab/engine/port/wasm.c; do
     printf '%s %s\n' "$source" "$out/objects/$(printf %s "$source" | tr / .).o"
 done | xargs -P 2 -L 1 sh -c '
     '"$cc"' -std=c11 -O2 -mbulk-memory -nostdlib -ffreestanding -ffp-contract=off -fno-strict-aliasing -Wall -Wextra \

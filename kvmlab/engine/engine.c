@@ -28,6 +28,11 @@ int kl_create(const kl_config *config, kl_vm **vm, char *message, size_t message
         error = "insn.def has a row that cannot be told from another";
     } else if (is(config->engine, "soft")) {
         result = soft_create(config, vm, &error);
+    } else if (is(config->engine, "kvm") && !is(config->kind, "vm")) {
+        result = -(int)KL_EINVAL;
+        error = "a bare machine runs on the soft engine only";
+    } else if (is(config->engine, "kvm")) {
+        result = devkvm_create(config, vm, &error);
     } else {
         result = -(int)KL_EINVAL;
         error = "no such engine; there are \"soft\" and \"kvm\"";
@@ -190,6 +195,23 @@ int kl_complete(kl_vm *vm, uint32_t vcpu, uint64_t value)
     if (vm->history)
         vm->history->asked = false;
     return vm->ops->complete(vm, value);
+}
+int64_t kl_string_read(kl_vm *vm, uint32_t vcpu, void *to, uint64_t bytes)
+{
+    if (!vm->ops->string_read)
+        return refuse(vm, KL_EINVAL, "the last stop was no string output: here a string is one access after the other");
+    NEED_VCPU();
+    return vm->ops->string_read(vm, to, bytes);
+}
+int kl_string_answer(kl_vm *vm, uint32_t vcpu, const void *from, uint64_t bytes)
+{
+    if (!vm->ops->string_answer)
+        return refuse(vm, KL_EINVAL, "the last stop was no string input: here a string is one access after the other");
+    NEED_VCPU();
+    history_log(vm, INPUT_STRING, 0, 0, from, bytes);
+    if (vm->history)
+        vm->history->asked = false;
+    return vm->ops->string_answer(vm, from, bytes);
 }
 int kl_complete_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
 {

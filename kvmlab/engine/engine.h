@@ -40,6 +40,8 @@ struct engine_ops {
     int (*debug)(kl_vm *vm, const kl_guest_debug *debug);
     int (*run)(kl_vm *vm, const kl_run_args *args, kl_exit *exit);
     int (*complete)(kl_vm *vm, uint64_t value);
+    int64_t (*string_read)(kl_vm *vm, void *to, uint64_t bytes);
+    int (*string_answer)(kl_vm *vm, const void *from, uint64_t bytes);
     int (*complete_cpuid)(kl_vm *vm, const uint32_t out[4]);
     int (*cpuid)(kl_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
     void (*kick)(kl_vm *vm);

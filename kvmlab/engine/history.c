@@ -171,12 +171,16 @@ static void apply(kl_vm *vm, const struct input *input)
         memcpy(&value, input->payload, sizeof value);
         ops->complete(vm, value);
         break;
+    case INPUT_STRING: ops->string_answer(vm, input->payload, input->size); break;
     case INPUT_CPUID: ops->complete_cpuid(vm, (const uint32_t *)input->payload); break;
     case INPUT_RESET: ops->reset(vm); break;
     }
 }
 
-static bool is_answer(const struct input *input) { return input->kind == INPUT_ANSWER || input->kind == INPUT_CPUID; }
+static bool is_answer(const struct input *input) 
+{
+    return input->kind == INPUT_ANSWER || input->kind == INPUT_STRING || input->kind == INPUT_CPUID;
+}
 
 bool history_answers(kl_vm *vm)
 {

@@ -12,7 +12,7 @@
 #include "trace.h"
 
 enum input_kind { INPUT_REGS, INPUT_SREGS, INPUT_EVENTS, INPUT_MSR, INPUT_WRITE, INPUT_INTERRUPT, INPUT_NMI,
-                  INPUT_ANSWER, INPUT_CPUID, INPUT_RESET };
+                  INPUT_ANSWER, INPUT_STRING, INPUT_CPUID, INPUT_RESET };
 
 struct input {
     uint64_t instructions, sequence;

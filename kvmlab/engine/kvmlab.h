@@ -120,6 +120,9 @@ typedef struct {
 
 int kl_run(kl_vm *vm, uint32_t vcpu, const kl_run_args *args, kl_exit *exit);
 int kl_complete(kl_vm *vm, uint32_t vcpu, uint64_t value);  /* answers the IN or MMIO read of the last exit */
+/* A string exit: the elements that an OUTS wrote; the elements that an INS reads (answers it). In bytes. */
+int64_t kl_string_read(kl_vm *vm, uint32_t vcpu, void *to, uint64_t bytes);
+int kl_string_answer(kl_vm *vm, uint32_t vcpu, const void *from, uint64_t bytes);
 int kl_complete_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx);
 int kl_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t leaf, uint32_t subleaf, uint32_t *out); /* eax ebx ecx edx, what the guest would see */
 void kl_kick(kl_vm *vm);                                     /* from any thread, also a signal handler */
