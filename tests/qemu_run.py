@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,17 +134,20 @@ def rom(image: Image, memory: int) -> bytes:
     return assemble(text, 16, 0, name="rom").data
 
 
-def run(image: Image, *, memory: int = 16 << 20, seconds: float = 20) -> Result:
-    """Boot the image; wait until it halts for good."""
+def run(
+    image: Image, *, memory: int = 16 << 20, seconds: float = 20, extra: Sequence[tuple[int, bytes]] = ()
+) -> Result:
+    """Boot the image, with more bytes elsewhere where given; wait until it halts for good."""
     assert QEMU
     result = Result()
     with tempfile.TemporaryDirectory(prefix="kvmlab-qemu-") as temporary:
         folder = Path(temporary)
         (folder / "rom").write_bytes(rom(image, memory))
-        (folder / "image").write_bytes(image.data)
         command = [QEMU, "-M", "pc", "-accel", "tcg", "-m", f"{memory >> 20}M", "-nodefaults", "-display", "none"]
         command += ["-vga", "none", "-no-reboot", "-no-shutdown", "-bios", str(folder / "rom"), "-cpu", "max"]
-        command += ["-device", f"loader,file={folder / 'image'},addr={image.org:#x},force-raw=on"]
+        for index, (at, content) in enumerate([(image.org, image.data), *extra]):
+            (folder / f"image{index}").write_bytes(content)
+            command += ["-device", f"loader,file={folder / f'image{index}'},addr={at:#x},force-raw=on"]
         command += ["-chardev", f"file,id=text,path={folder / 'text'}", "-serial", "chardev:text"]
         command += ["-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
