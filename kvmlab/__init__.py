@@ -13,6 +13,19 @@ from typing import Any
 _WHERE = {
     "__version__": "kvmlab.engine",
     "doctor": "kvmlab.doctor",
+    "Image": "kvmlab.guest",
+    "assemble": "kvmlab.guest",
+    "compile_c": "kvmlab.guest",
+    "AssemblyError": "kvmlab.errors",
+    "AssemblyWarning": "kvmlab.errors",
+    "BadArgument": "kvmlab.errors",
+    "Busy": "kvmlab.errors",
+    "EngineUnavailable": "kvmlab.errors",
+    "Error": "kvmlab.errors",
+    "NoSuchSlot": "kvmlab.errors",
+    "NotVisible": "kvmlab.errors",
+    "SlotOverlap": "kvmlab.errors",
+    "ToolUnavailable": "kvmlab.errors",
 }
 
 __all__ = sorted(_WHERE)
