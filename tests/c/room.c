@@ -68,3 +68,10 @@ void room_host(struct room *room, bool long_mode)
     tlb_flush(cpu, true);
     cpu_mode_changed(cpu);
 }
+
+uint64_t room_vmread(struct cpu *cpu, uint32_t encoding)
+{
+    uint64_t value = 0;
+    CHECK_EQ(vmx_vmread(cpu, encoding, &value), VMX_SUCCEED);
+    return value;
+}

@@ -32,4 +32,12 @@ uint64_t room_get64(struct room *room, uint64_t pa);
 /* The processor as a host in 64-bit mode, or in 32-bit protected mode with paging. */
 void room_host(struct room *room, bool long_mode);
 
+/* VMX operation with a current VMCS that enters, in these variants. Entries run at ROOM_CODE, exits at ROOM_HOST_CODE. */
+enum good { LONG, PROT, PAE, VM86, RING3, CONFORMING, IO_BITMAPS, MSR_LISTS, STI_SHADOW, STEP_SHADOW, INJECT_INT, INJECT_NMI, INJECT_UD,
+            INJECT_GP, INJECT_SOFT, HOST32 };
+void good_vmcs(struct room *room, enum good good);
+uint64_t room_vmread(struct cpu *cpu, uint32_t encoding);
+#define SET(name, value) CHECK_EQ(vmx_vmwrite(cpu, VMCS_##name, value), VMX_SUCCEED)
+#define GET(name) room_vmread(cpu, VMCS_##name)
+
 #endif

@@ -2,144 +2,6 @@
  * or exit must come out. Rules that another rule always precedes are asked through vmx_check_all. */
 #include "room.h"
 
-/* ---- VMCSs that are good ------------------------------------------------------------------------------------------ */
-
-enum good { LONG, PROT, PAE, VM86, RING3, CONFORMING, IO_BITMAPS, MSR_LISTS, STI_SHADOW, STEP_SHADOW, INJECT_INT, INJECT_NMI, INJECT_UD,
-            INJECT_GP, INJECT_SOFT, HOST32 };
-
-#define SET(name, value) CHECK_EQ(vmx_vmwrite(cpu, VMCS_##name, value), VMX_SUCCEED)
-
-static uint32_t required(const struct cpu *cpu, enum vmx_control_group group) { return (uint32_t)vmx_allowed0(cpu, group); }
-
-static void put_segment(struct cpu *cpu, enum seg seg, uint16_t selector, uint64_t base, uint32_t limit, uint32_t rights)
-{
-    static const uint16_t first[] = { VMCS_guest_es_selector, VMCS_guest_es_base, VMCS_guest_es_limit, VMCS_guest_es_access_rights };
-    const uint64_t value[] = { selector, base, limit, rights };
-    for (unsigned k = 0; k < 4; k++)
-        CHECK_EQ(vmx_vmwrite(cpu, first[k] + 2u * seg, value[k]), VMX_SUCCEED);
-}
-
-static void put_flat(struct cpu *cpu, uint32_t code, uint32_t data, unsigned dpl)
-{
-    for (enum seg seg = ES; seg <= GS; seg++)
-        put_segment(cpu, seg, (uint16_t)((seg == CS ? 8 : 0x10) | dpl), 0, 0xffffffff, (seg == CS ? code : data) | dpl << 5);
-    put_segment(cpu, LDTR, 0x28, 0x1000, 0xff, 0x82);
-    put_segment(cpu, TR, 0x18, ROOM_TSS, 0x67, 0x8b);
-}
-
-static void put_host(struct cpu *cpu, bool long_mode)
-{
-    SET(host_cr0, cpu->cr0);
-    SET(host_cr3, cpu->cr3);
-    SET(host_cr4, cpu->cr4);
-    for (unsigned encoding = VMCS_host_es_selector; encoding <= VMCS_host_gs_selector; encoding += 2)
-        CHECK_EQ(vmx_vmwrite(cpu, encoding, encoding == VMCS_host_cs_selector ? 8 : 0x10), VMX_SUCCEED);
-    SET(host_tr_selector, 0x18);
-    SET(host_tr_base, ROOM_TSS);
-    SET(host_gdtr_base, ROOM_GDT);
-    SET(host_idtr_base, ROOM_IDT);
-    SET(host_rsp, 0x9000);
-    SET(host_rip, ROOM_HOST_CODE);
-    SET(vm_exit_controls, required(cpu, VMX_GROUP_EXIT) | (long_mode ? VMX_EXIT_HOST_ADDRESS_SPACE_SIZE : 0));
-}
-
-static void put_guest(struct cpu *cpu, bool long_mode)
-{
-    SET(pin_based_controls, required(cpu, VMX_GROUP_PIN));
-    SET(primary_proc_based_controls, required(cpu, VMX_GROUP_PRI) | VMX_PRI_HLT_EXITING);
-    SET(vm_entry_controls, required(cpu, VMX_GROUP_ENTRY) | (long_mode ? VMX_ENTRY_IA_32E_MODE_GUEST : 0));
-    SET(vmcs_link_pointer, UINT64_MAX);
-    SET(guest_cr0, CR0_PE | CR0_NE | CR0_ET | CR0_PG);
-    SET(guest_cr3, long_mode ? ROOM_PML4 : ROOM_PD32);
-    SET(guest_cr4, CR4_VMXE | (long_mode ? CR4_PAE : CR4_PSE));
-    SET(guest_dr7, 0x400);
-    SET(guest_rsp, ROOM_STACK);
-    SET(guest_rip, ROOM_CODE);
-    SET(guest_rflags, FLAG_1);
-    SET(guest_gdtr_base, ROOM_GDT);
-    SET(guest_gdtr_limit, 0xff);
-    SET(guest_idtr_base, ROOM_IDT);
-    SET(guest_idtr_limit, 0xfff);
-    put_flat(cpu, long_mode ? 0xa09b : 0xc09b, 0xc093, 0);
-}
-
-static void inject(struct cpu *cpu, unsigned vector, enum event_type type, uint32_t more)
-{
-    SET(vm_entry_interruption_info, vector | (uint32_t)type << 8 | more | EVENT_VALID);
-}
-
-static void put_msr(struct room *room, uint32_t index, uint32_t reserved, uint64_t value)
-{
-    room_put64(room, ROOM_MSRS, index | (uint64_t)reserved << 32);
-    room_put64(room, ROOM_MSRS + 8, value);
-}
-
-static void make_good(struct room *room, enum good good)
-{
-    struct cpu *cpu = room->cpu;
-    bool long_mode = good != PROT && good != PAE && good != VM86 && good != HOST32;
-    room_host(room, good != HOST32);
-    room_put64(room, ROOM_VMXON, VMCS_REVISION);
-    room_put64(room, ROOM_VMCS, VMCS_REVISION);
-    CHECK_EQ(vmx_vmxon(cpu, ROOM_VMXON), VMX_SUCCEED);
-    CHECK_EQ(vmx_vmclear(cpu, ROOM_VMCS), VMX_SUCCEED);
-    CHECK_EQ(vmx_vmptrld(cpu, ROOM_VMCS), VMX_SUCCEED);
-    put_host(cpu, good != HOST32);
-    put_guest(cpu, long_mode);
-    switch (good) {
-    case PAE:
-        SET(guest_cr3, ROOM_PAE);
-        SET(guest_cr4, CR4_VMXE | CR4_PAE);
-        break;
-    case VM86:
-        SET(guest_cr4, CR4_VMXE | CR4_PAE);
-        SET(guest_cr3, ROOM_PAE);
-        SET(guest_rflags, FLAG_1 | FLAG_VM | FLAG_IOPL);
-        for (enum seg seg = ES; seg <= GS; seg++)
-            put_segment(cpu, seg, ROOM_CODE >> 4, ROOM_CODE, 0xffff, 0xf3);
-        SET(guest_rip, 0);
-        break;
-    case RING3: put_flat(cpu, 0xa09b, 0xc093, 3); break;
-    case CONFORMING: put_flat(cpu, 0xa09f, 0xc093, 0); break;
-    case IO_BITMAPS:
-        SET(primary_proc_based_controls, required(cpu, VMX_GROUP_PRI) | VMX_PRI_HLT_EXITING | VMX_PRI_USE_IO_BITMAPS);
-        SET(io_bitmap_a, ROOM_BITMAP_A);
-        SET(io_bitmap_b, ROOM_BITMAP_B);
-        break;
-    case MSR_LISTS:
-        put_msr(room, 0x174, 0, 0);
-        SET(exit_msr_store_address, ROOM_MSRS + 16);
-        SET(exit_msr_load_address, ROOM_MSRS);
-        SET(entry_msr_load_address, ROOM_MSRS);
-        room_put64(room, ROOM_MSRS + 16, 0x175);
-        SET(exit_msr_store_count, 1);
-        SET(exit_msr_load_count, 1);
-        SET(entry_msr_load_count, 1);
-        break;
-    case STI_SHADOW:
-    case STEP_SHADOW:
-        SET(guest_rflags, FLAG_1 | FLAG_IF | (good == STEP_SHADOW ? FLAG_TF : 0));
-        SET(guest_interruptibility_state, BLOCK_STI);
-        SET(guest_pending_dbg_exceptions, good == STEP_SHADOW ? DR6_BS : 0);
-        break;
-    case INJECT_INT:
-        SET(guest_rflags, FLAG_1 | FLAG_IF);
-        inject(cpu, 0x20, TYPE_EXTERNAL, 0);
-        break;
-    case INJECT_NMI:
-        SET(guest_rflags, FLAG_1 | FLAG_IF);
-        inject(cpu, 2, TYPE_NMI, 0);
-        break;
-    case INJECT_UD: inject(cpu, VEC_UD, TYPE_HARDWARE_EXCEPTION, 0); break;
-    case INJECT_GP: inject(cpu, VEC_GP, TYPE_HARDWARE_EXCEPTION, EVENT_HAS_ERROR); break;
-    case INJECT_SOFT:
-        inject(cpu, 0x80, TYPE_SOFTWARE_INTERRUPT, 0);
-        SET(vm_entry_instruction_length, 2);
-        break;
-    default: break;
-    }
-}
-
 /* ---- and what breaks them -------------------------------------------------------------------------------------------- */
 
 #define NON_CANONICAL 0x0000800000000000ull
@@ -301,13 +163,6 @@ static const char *const rule_ids[] = {
 #include "cpu/vmx_check.def"
 };
 
-static uint64_t field_value(struct cpu *cpu, uint32_t encoding)
-{
-    uint64_t value = 0;
-    CHECK_EQ(vmx_vmread(cpu, encoding, &value), VMX_SUCCEED);
-    return value;
-}
-
 static void prepare_link_page(struct room *room)
 {
     room_put64(room, ROOM_LINK, VMCS_REVISION | 1ull << 31 | 1);
@@ -322,20 +177,20 @@ static void check_failure(struct cpu *cpu, const struct breaking *b, enum vmx_re
     case FAILURE_ERROR_8:
         CHECK_EQ(result, VMX_FAIL_VALID);
         CHECK(flag_zf(cpu) && !flag_cf(cpu));
-        CHECK_EQ(field_value(cpu, VMCS_vm_instruction_error), vmx_check_failure(b->rule) == FAILURE_ERROR_7 ? 7 : 8);
+        CHECK_EQ(room_vmread(cpu, VMCS_vm_instruction_error), vmx_check_failure(b->rule) == FAILURE_ERROR_7 ? 7 : 8);
         break;
     default:
         CHECK_EQ(result, VMX_EXITED);
-        reason = field_value(cpu, VMCS_exit_reason);
+        reason = room_vmread(cpu, VMCS_exit_reason);
         CHECK_EQ(reason, 0x80000021);
         CHECK_EQ(cpu->r[REG_RIP], ROOM_HOST_CODE);
         CHECK_EQ(cpu->r[RSP], 0x9000);
         break;
     }
     if (vmx_check_failure(b->rule) == FAILURE_EXIT_33_LINK)
-        CHECK_EQ(field_value(cpu, VMCS_exit_qualification), 4);
+        CHECK_EQ(room_vmread(cpu, VMCS_exit_qualification), 4);
     if (vmx_check_failure(b->rule) == FAILURE_EXIT_33_PDPTE)
-        CHECK_EQ(field_value(cpu, VMCS_exit_qualification), 2);
+        CHECK_EQ(room_vmread(cpu, VMCS_exit_qualification), 2);
     CHECK_EQ(cpu->world, WORLD_PLAIN);
     CHECK_EQ(cpu->vmx.launched, 0);
 }
@@ -345,7 +200,7 @@ TEST(vmx_good_states_enter)
     for (enum good good = LONG; good <= HOST32; good++) {
         struct room *room = room_new("intel-2006");
         struct check_verdict verdict[NR_VMX_CHECKS_PLUS_1 - 1];
-        make_good(room, good);
+        good_vmcs(room, good);
         vmx_check_all(room->cpu, verdict);
         for (unsigned n = 0; n < NR_VMX_CHECKS_PLUS_1 - 1; n++)
             if (verdict[n].verdict == VERDICT_FAILS)
@@ -371,7 +226,7 @@ TEST(vmx_each_rule_broken_by_one_field)
         const struct breaking *b = &breakings[k];
         struct room *room = room_new("intel-2006");
         prepare_link_page(room);
-        make_good(room, b->good);
+        good_vmcs(room, b->good);
         CHECK_EQ(vmx_vmwrite(room->cpu, b->field, b->value), VMX_SUCCEED);
         if (!names_the_rule(room->cpu, b->rule))
             test_fail(__FILE__, __LINE__, rule_ids[b->rule - 1]);
@@ -384,7 +239,7 @@ TEST(vmx_each_rule_broken_by_one_field)
     }
     for (unsigned k = 0; k < COUNT(shadowed); k++) {
         struct room *room = room_new("intel-2006");
-        make_good(room, shadowed[k].good);
+        good_vmcs(room, shadowed[k].good);
         CHECK_EQ(vmx_vmwrite(room->cpu, shadowed[k].field, shadowed[k].value), VMX_SUCCEED);
         CHECK(names_the_rule(room->cpu, shadowed[k].rule));
         seen[shadowed[k].rule] = true;
@@ -393,7 +248,7 @@ TEST(vmx_each_rule_broken_by_one_field)
     /* nothing of the table is left out */
     struct room *room = room_new("intel-2006");
     struct check_verdict verdict[NR_VMX_CHECKS_PLUS_1 - 1];
-    make_good(room, LONG);
+    good_vmcs(room, LONG);
     vmx_check_all(room->cpu, verdict);
     for (unsigned n = 0; n < NR_VMX_CHECKS_PLUS_1 - 1; n++)
         if (verdict[n].verdict != VERDICT_NOT_HERE && !seen[n + 1])
@@ -411,7 +266,7 @@ TEST(vmx_msr_load_list)
     for (unsigned k = 0; k < COUNT(bad); k++) {
         struct room *room = room_new("intel-2006");
         struct cpu *cpu = room->cpu;
-        make_good(room, MSR_LISTS);
+        good_vmcs(room, MSR_LISTS);
         SET(entry_msr_load_address, ROOM_MSRS + 32); /* first entry good, second bad */
         SET(entry_msr_load_count, 2);
         room_put64(room, ROOM_MSRS + 32, 0x174);
@@ -420,8 +275,8 @@ TEST(vmx_msr_load_list)
         room_put64(room, ROOM_MSRS + 56, bad[k].value);
         CHECK_EQ(vmx_vmlaunch(cpu, NULL), VMX_EXITED);
         CHECK_EQ(cpu->vmx.entry_failed, bad[k].rule);
-        CHECK_EQ(field_value(cpu, VMCS_exit_reason), 0x80000022);
-        CHECK_EQ(field_value(cpu, VMCS_exit_qualification), 2);
+        CHECK_EQ(room_vmread(cpu, VMCS_exit_reason), 0x80000022);
+        CHECK_EQ(room_vmread(cpu, VMCS_exit_qualification), 2);
         CHECK_EQ(cpu->r[REG_RIP], ROOM_HOST_CODE);
         CHECK_EQ(cpu->msr[MSR_SYSENTER_CS], 0); /* the exit's list has loaded it again */
         room_free(room);

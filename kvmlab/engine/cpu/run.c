@@ -437,9 +437,10 @@ enum cpu_stop cpu_run(struct cpu *cpu, uint64_t budget)
             continue;
         uint8_t blocked = cpu->interruptibility;
         uint64_t flags = cpu->rflags, before = cpu->retired;
+        uint8_t world = cpu->world;
         if (!run_next(cpu, 1, &stop))
             return stop;
-        if (cpu->retired != before) {
+        if (cpu->retired != before && cpu->world == world) { /* after VMLAUNCH and VMRUN shadow and TF are the guest's */
             after_single(cpu, blocked, flags);
             if (cpu->trace->enabled >> EVENT_RETIRED & 1)
                 emit_retired(cpu);
