@@ -51,6 +51,7 @@ enum page_attr {
     PAGE_WATCHED = 4, /* somebody wants to be told of each store */
     PAGE_VMCS = 8,    /* a cached VMCS region lives here */
     PAGE_LOGGED = 16, /* the dirty log wants the first store */
+    PAGE_TABLE = 32,  /* a guest page table that the hypervisor shadows */
 };
 
 /* Told before bytes [offset, offset+len) of a frame change. `attr`: the bits that made it ask.

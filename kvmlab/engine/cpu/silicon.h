@@ -10,16 +10,13 @@
 
 #include "../space.h"
 #include "../trace.h"
+#include "arch.h"
 
 struct cpu;
 struct profile;
 
-/* The registers the assembler stub of a hypervisor moves by hand. */
-struct guest_gprs { uint64_t r[16]; /* rax rcx rdx rbx rsp rbp rsi rdi r8..r15; rsp is not used */ };
-
 /* ---- VMX: SDM vol. 3C ch. 24-30 ------------------------------------------------------------ */
 
-enum vmx_result { VMX_SUCCEED, VMX_FAIL_INVALID /* no current VMCS: CF */, VMX_FAIL_VALID /* ZF; field instruction_error */ };
 enum vmx_result vmx_vmxon(struct cpu *cpu, uint64_t region);
 enum vmx_result vmx_vmxoff(struct cpu *cpu);
 enum vmx_result vmx_vmclear(struct cpu *cpu, uint64_t region);
@@ -27,27 +24,19 @@ enum vmx_result vmx_vmptrld(struct cpu *cpu, uint64_t region);
 enum vmx_result vmx_vmptrst(struct cpu *cpu, uint64_t *region);
 enum vmx_result vmx_vmread(struct cpu *cpu, uint32_t field, uint64_t *value);
 enum vmx_result vmx_vmwrite(struct cpu *cpu, uint32_t field, uint64_t value);
-/* Entry. VMX_SUCCEED: the processor stands in the guest (or an entry failure has exited at once:
- * silicon_run() will report STOP_EXIT with bit 31 of the exit reason set). */
+/* Entry. VMX_SUCCEED: the processor stands in the guest, silicon_run() goes on; VMX_EXITED: an exit has happened already. */
 enum vmx_result vmx_vmlaunch(struct cpu *cpu, const struct guest_gprs *gprs);
 enum vmx_result vmx_vmresume(struct cpu *cpu, const struct guest_gprs *gprs);
-/* Field encodings by name: VMCS_guest_rip … */
-enum vmcs_field {
-#define VMCS_FIELD(encoding, name, ...) VMCS_##name = encoding,
-#include "vmcs.def"
-#undef VMCS_FIELD
-    VMCS_NO_FIELD = -1
-};
 
 /* ---- SVM: APM vol. 2 ch. 15 ------------------------------------------------------------------- */
 
-bool svm_vmload(struct cpu *cpu, uint64_t vmcb);
-bool svm_vmsave(struct cpu *cpu, uint64_t vmcb);
-void svm_stgi(struct cpu *cpu);
-void svm_clgi(struct cpu *cpu);
-/* The VMCB is plain memory: physical_read and physical_write below. False: #GP would be raised. */
-bool svm_vmrun(struct cpu *cpu, uint64_t vmcb, const struct guest_gprs *gprs);
-void svm_invlpga(struct cpu *cpu, uint64_t linear, uint32_t asid);
+enum svm_result svm_vmload(struct cpu *cpu, uint64_t vmcb);
+enum svm_result svm_vmsave(struct cpu *cpu, uint64_t vmcb);
+enum svm_result svm_stgi(struct cpu *cpu);
+enum svm_result svm_clgi(struct cpu *cpu);
+/* The VMCB is plain memory: physical_read and physical_write below. */
+enum svm_result svm_vmrun(struct cpu *cpu, uint64_t vmcb, const struct guest_gprs *gprs);
+enum svm_result svm_invlpga(struct cpu *cpu, uint64_t linear, uint32_t asid);
 
 /* ---- the rest of the instructions a hypervisor needs -------------------------------------------- */
 
@@ -81,7 +70,30 @@ void silicon_set_cr2(struct cpu *cpu, uint64_t value);
 uint64_t silicon_time(struct cpu *cpu);                            /* retired instructions */
 void silicon_retire(struct cpu *cpu, uint64_t instructions);       /* emulated and skipped instructions count too */
 void silicon_set_native(struct cpu *cpu, bool native);
-bool silicon_is_intel(struct cpu *cpu);
+void silicon_power_on(struct cpu *cpu);                            /* reset; time goes on */
+bool silicon_is_intel(const struct cpu *cpu);
+unsigned silicon_physical_bits(const struct cpu *cpu);
+uint32_t silicon_entry_check(const struct cpu *cpu);               /* row + 1 of the entry rule that failed last, 0: none */
+uint64_t silicon_cr4_defined(const struct cpu *cpu);               /* CR4 bits that the processor has */
+bool silicon_requested(struct cpu *cpu);                           /* somebody wants the processor back */
+/* What a guest of a hypervisor may see: the processor's own leaf, filtered by the column `virtualised` of cpuid.def. */
+void silicon_guest_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+uint64_t silicon_guest_cr4(const struct cpu *cpu);                 /* CR4 bits that go with it */
+uint64_t silicon_guest_efer(const struct cpu *cpu);
+/* A device of the host interrupts: the guest in the processor is left at this border (external interrupt). */
+void silicon_kick(struct cpu *cpu);
+
+struct silicon_segment { uint64_t base; uint32_t limit, attr; uint16_t selector, pad[3]; };
+struct silicon_state { /* of whoever is in the processor; for looking while a guest runs */
+    uint64_t gpr[16], rip, rflags;
+    struct silicon_segment seg[8]; /* by enum seg */
+    uint64_t gdt_base, idt_base;
+    uint32_t gdt_limit, idt_limit;
+    uint64_t cr0, cr2, cr3, cr4, efer, dr7;
+    uint32_t interruptibility, activity;
+};
+void silicon_state(struct cpu *cpu, struct silicon_state *state);
+
 struct trace *silicon_trace(struct cpu *cpu);
 /* An event of the hypervisor at the present position. */
 void silicon_emit(struct cpu *cpu, enum event_kind kind, uint32_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);

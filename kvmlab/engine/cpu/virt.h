@@ -7,13 +7,10 @@
 #define KVMLAB_VIRT_H
 
 #include "cpu.h"
+#include "silicon.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
-enum vmcs_encoding { /* VMCS_guest_rip: what VMREAD and VMWRITE take */
-#define VMCS_FIELD(encoding, name, width, group, needs, meaning) VMCS_##name = encoding,
-#include "vmcs.def"
-};
 enum vmcs_slot { /* FIELD_guest_rip: row of vmcs.def, index into cpu->vmx.field[] */
 #define VMCS_FIELD(encoding, name, width, group, needs, meaning) FIELD_##name,
 #include "vmcs.def"
@@ -23,10 +20,6 @@ enum vmcs_slot { /* FIELD_guest_rip: row of vmcs.def, index into cpu->vmx.field[
 enum vmcs_group { VMCS_CONTROL, VMCS_EXIT_INFO, VMCS_GUEST, VMCS_HOST };
 
 enum vmx_control_group { VMX_GROUP_PIN, VMX_GROUP_PRI, VMX_GROUP_SEC, VMX_GROUP_TER, VMX_GROUP_EXIT, VMX_GROUP_ENTRY, NR_VMX_GROUPS };
-enum vmx_control { /* VMX_PRI_HLT_EXITING: the bit as a mask */
-#define VMX_CONTROL(group, bit, name, since, default1, printed, effect) VMX_##group##_##name = 1u << bit,
-#include "vmx_control.def"
-};
 enum vmx_control_row { /* CONTROL_PRI_HLT_EXITING: row of vmx_control.def */
 #define VMX_CONTROL(group, bit, name, since, default1, printed, effect) CONTROL_##group##_##name,
 #include "vmx_control.def"
@@ -51,32 +44,11 @@ enum svm_check_name { /* CHECK_SVM_CTL_01 */
 enum check_failure { FAILURE_INSTRUCTION, FAILURE_ERROR_7, FAILURE_ERROR_8, FAILURE_EXIT_33, FAILURE_EXIT_33_PDPTE, FAILURE_EXIT_33_NMI,
                      FAILURE_EXIT_33_LINK, FAILURE_EXIT_34, FAILURE_INVALID, FAILURE_NOTE };
 
-enum exit_reason { /* EXIT_REASON_HLT: VMX basic exit reason */
-#define VMX_EXIT(number, name, common, kind, layout, what, why) EXIT_REASON_##name = number,
-#include "exit.def"
-};
-#define EXIT_REASON_ENTRY_FAILED (1u << 31)
-enum svm_intercept { /* SVM_EXIT_HLT: exit code, and number of the intercept bit from byte 0 of the VMCB */
-    SVM_EXIT_CR0_READ = 0x00, SVM_EXIT_CR0_WRITE = 0x10, SVM_EXIT_DR0_READ = 0x20, SVM_EXIT_DR0_WRITE = 0x30,
-    SVM_EXIT_EXCEPTION = 0x40,
-#define VMCB_INTERCEPT(bit, name) SVM_EXIT_##name = bit,
-#include "vmcb.def"
-    SVM_EXIT_NPF = 0x400
-};
-#define SVM_EXIT_INVALID UINT64_MAX
-enum vmcb_offset { /* VMCB_rip: byte offset */
-#define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_##name = offset,
-#include "vmcb.def"
-};
 enum vmcb_slot { /* VMCB_ROW_rip: row of vmcb.def */
 #define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_ROW_##name,
 #include "vmcb.def"
     NR_VMCB_FIELDS,
     VMCB_ROW_NONE = NR_VMCB_FIELDS
-};
-enum vmcb_bit { /* VMCB_V_IRQ: mask in its field */
-#define VMCB_BIT(field, bit, name) VMCB_##name = 1u << bit,
-#include "vmcb.def"
 };
 enum vmx_error { /* VMX_ERROR_VMCALL_IN_ROOT */
     VMX_ERROR_NONE,
@@ -88,11 +60,6 @@ enum entry_phase { /* PHASE_CONTROLS */
 #define ENTRY_PHASE(NAME, vendors, summary) PHASE_##NAME,
 #include "entry_phase.def"
 };
-
-/* Interruption information (VMX) and EVENTINJ, EXITINTINFO (SVM) share this layout. */
-#define EVENT_VECTOR(info) ((info) & 0xffu)
-#define EVENT_TYPE(info) ((info) >> 8 & 7u)
-enum { EVENT_HAS_ERROR = 1u << 11, EVENT_NMI_UNBLOCKING = 1u << 12, EVENT_VALID = 1u << 31 };
 
 /* ---- rows as data, for inspection ----------------------------------------------------------------------------------- */
 
@@ -123,18 +90,6 @@ struct check_verdict {
 
 /* ---- VMX ------------------------------------------------------------------------------------------------------------- */
 
-enum vmx_result { /* how a VMX instruction ends */
-    VMX_SUCCEED,      /* CF PF AF ZF SF OF cleared; VMLAUNCH, VMRESUME: the guest is in the processor now */
-    VMX_FAIL_INVALID, /* CF = 1: no current VMCS to hold a number */
-    VMX_FAIL_VALID,   /* ZF = 1, the number is in vm_instruction_error */
-    VMX_EXITED,       /* VMLAUNCH, VMRESUME: a VM exit has happened: entry failure, or a fault during injection */
-    VMX_FAULT,        /* #UD or #GP, in cpu->fault; in the direct-call form the caller ends it with drop_fault() */
-};
-
-/* The general registers that VM entry does not load: the stub before VMLAUNCH, VMRESUME and VMRUN moves them. */
-struct guest_gprs {
-    uint64_t r[16]; /* by enum gpr; RSP is ignored, and RAX by VMRUN */
-};
 void load_guest_gprs(struct cpu *cpu, const struct guest_gprs *gprs);      /* all but RSP */
 void store_guest_gprs(const struct cpu *cpu, struct guest_gprs *gprs);     /* after an exit; all but RSP */
 
@@ -187,12 +142,6 @@ void vmx_check_all(struct cpu *cpu, struct check_verdict *verdict);
 /* ---- SVM --------------------------------------------------------------------------------------------------------------- */
 
 #define SVM_NR_ASIDS 64u /* CPUID 8000000A EBX */
-enum svm_result {
-    SVM_DONE,
-    SVM_ENTERED, /* VMRUN: the guest is in the processor now */
-    SVM_EXITED,  /* VMRUN: a #VMEXIT has happened: the VMCB was refused, or a fault during injection */
-    SVM_FAULT,   /* #UD or #GP, in cpu->fault; in the direct-call form the caller ends it with drop_fault() */
-};
 enum svm_result svm_vmrun(struct cpu *cpu, uint64_t pa, const struct guest_gprs *gprs); /* gprs may be NULL */
 enum svm_result svm_vmload(struct cpu *cpu, uint64_t pa);
 enum svm_result svm_vmsave(struct cpu *cpu, uint64_t pa);
