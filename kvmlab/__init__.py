@@ -41,3 +41,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_WHERE})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext kvmlab``: the magics ``%%guest`` and ``%vm``."""
+    from .magics import load_ipython_extension as load
+
+    load(shell)
