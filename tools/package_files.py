@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = {"py.typed", ".py", ".pyi", ".js", ".mjs", ".css", ".json", ".svg", ".html", ".def", ".ld"}
+DATA = {"py.typed", ".py", ".pyi", ".js", ".mjs", ".css", ".json", ".svg", ".html", ".def", ".ld", ".S", ".inc"}
 C = {".c", ".h"}
 # What guests are compiled with is data; the engine's own C is not.
-GUEST_C = "kvmlab/include/"
+GUEST_C = ("kvmlab/include/", "kvmlab/bench_guests/")
 NOT_OURS = {"__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
 
 
