@@ -12,20 +12,37 @@ from typing import Any
 # public name -> the module that has it
 _WHERE = {
     "__version__": "kvmlab.engine",
-    "doctor": "kvmlab.doctor",
-    "Image": "kvmlab.guest",
-    "assemble": "kvmlab.guest",
-    "compile_c": "kvmlab.guest",
     "AssemblyError": "kvmlab.errors",
     "AssemblyWarning": "kvmlab.errors",
     "BadArgument": "kvmlab.errors",
     "Busy": "kvmlab.errors",
+    "Console": "kvmlab.console",
+    "DTable": "kvmlab.state",
+    "DebugRegs": "kvmlab.state",
     "EngineUnavailable": "kvmlab.errors",
     "Error": "kvmlab.errors",
+    "Event": "kvmlab.trace",
+    "Events": "kvmlab.state",
+    "Exit": "kvmlab.exits",
+    "ExitReason": "kvmlab.exits",
+    "Image": "kvmlab.guest",
+    "Machine": "kvmlab.machine",
     "NoSuchSlot": "kvmlab.errors",
     "NotVisible": "kvmlab.errors",
+    "Position": "kvmlab.trace",
+    "Regs": "kvmlab.state",
+    "SRegs": "kvmlab.state",
+    "Segment": "kvmlab.state",
     "SlotOverlap": "kvmlab.errors",
+    "Timeline": "kvmlab.trace",
     "ToolUnavailable": "kvmlab.errors",
+    "Translation": "kvmlab.paging",
+    "Walk": "kvmlab.paging",
+    "assemble": "kvmlab.guest",
+    "check": "kvmlab.check",
+    "compile_c": "kvmlab.guest",
+    "doctor": "kvmlab.doctor",
+    "tables": "kvmlab.tables",
 }
 
 __all__ = sorted(_WHERE)
@@ -34,7 +51,8 @@ __all__ = sorted(_WHERE)
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'kvmlab' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
+    module = importlib.import_module(_WHERE[name])
+    value = module if _WHERE[name] == f"kvmlab.{name}" and not hasattr(module, name) else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -1,0 +1,602 @@
+"""Stops: why ``vm.run()`` came back, with the values, and one sentence that says what, where, why and who handles it.
+
+An :class:`Exit` is immutable. It keeps the bytes of the engine's record and takes them apart when asked, because a
+program that steps a million instructions looks at few of them.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import weakref
+from typing import Any, NamedTuple
+
+from . import engine, html, tables
+from .errors import BadArgument
+from .state import Frozen
+from .trace import EXCEPTIONS, Event, Position, vector_name
+
+__all__ = ["Exit", "ExitReason", "hardware_sentence"]
+
+
+class ExitReason(enum.IntEnum):
+    """Why a run came back. The first eight are of the interface of 2006; the rest are ours."""
+
+    UNKNOWN = engine.EXIT_REASONS["UNKNOWN"]
+    EXCEPTION = engine.EXIT_REASONS["EXCEPTION"]
+    IO = engine.EXIT_REASONS["IO"]
+    CPUID = engine.EXIT_REASONS["CPUID"]
+    DEBUG = engine.EXIT_REASONS["DEBUG"]
+    HLT = engine.EXIT_REASONS["HLT"]
+    MMIO = engine.EXIT_REASONS["MMIO"]
+    FAIL_ENTRY = engine.EXIT_REASONS["FAIL_ENTRY"]
+    SHUTDOWN = engine.EXIT_REASONS["SHUTDOWN"]
+    LIMIT = engine.EXIT_REASONS["LIMIT"]
+    STOPPED = engine.EXIT_REASONS["STOPPED"]
+    EVENT = engine.EXIT_REASONS["EVENT"]
+    REAL_MODE = engine.EXIT_REASONS["REAL_MODE"]
+
+
+class Where(NamedTuple):
+    """What an exit's sentence needs to know of its machine: ``vm`` or ``machine``; the engine; the vendor."""
+
+    kind: str = "vm"
+    engine: str = "soft"
+    vendor: str = "intel"
+
+
+NO_HARDWARE_EXIT = 0xFFFFFFFF
+
+# Which fields an exit has, beside reason, rip and position.
+_HARDWARE = ("hardware_reason", "instruction_length", "qualification", "info2")
+_FIELDS: dict[ExitReason, tuple[str, ...]] = {
+    ExitReason.UNKNOWN: ("suberror",),
+    ExitReason.EXCEPTION: ("exception", "error_code", "address"),
+    ExitReason.IO: (
+        "direction",
+        "port",
+        "size",
+        "count",
+        "value",
+        "data",
+        "string",
+        "rep",
+        "down",
+        "address",
+        "is_write",
+    ),
+    ExitReason.CPUID: ("leaf", "subleaf"),
+    ExitReason.DEBUG: ("breakpoint",),
+    ExitReason.HLT: (),
+    ExitReason.MMIO: ("direction", "gpa", "size", "value", "data", "is_write"),
+    ExitReason.FAIL_ENTRY: ("entry_error", "rule"),
+    ExitReason.SHUTDOWN: (),
+    ExitReason.LIMIT: ("no_progress", "limit"),
+    ExitReason.STOPPED: (),
+    ExitReason.EVENT: ("event", "event_kind"),
+    ExitReason.REAL_MODE: (),
+}
+_ENGINE_FIELDS = frozenset(engine.EXIT.names)
+_AT = {name: engine.EXIT.offset(name) for name in ("reason", "rip", "instructions", "sequence")}
+_U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
+
+
+class Exit:
+    """Why a run came back, at one moment.
+
+    Attributes
+    ----------
+    reason : ExitReason
+    rip : int
+        The guest's RIP; at an I/O instruction, CPUID and an MMIO read it is still on the instruction.
+    position : Position
+        Instructions retired so far.
+
+    Others by reason; asking for one that this reason does not have says which ones it has:
+
+    ========== ==============================================================================================
+    IO         direction (``in``, ``out``), port, size (bytes of one element), count, value (an ``out``), data (bytes of
+               all elements), string, rep, down (DF = 1), address (of a string, linear)
+    MMIO       direction (``read``, ``write``), gpa, size, value and data (a ``write``)
+    CPUID      leaf, subleaf
+    EXCEPTION  exception (vector), error_code, address (#PF)
+    DEBUG      breakpoint: its linear address, or None after a step
+    FAIL_ENTRY entry_error, rule: the entry check that failed
+    LIMIT      limit, no_progress
+    EVENT      event: what :meth:`VM.step_event` or ``step_exit`` stopped at
+    ========== ==============================================================================================
+
+    Where the hardware exited (hypervisor or /dev/kvm below): hardware_reason, instruction_length, qualification, info2.
+    """
+
+    __slots__ = ("__weakref__", "_extra", "_owner", "_raw", "_where", "reason")
+    reason: ExitReason
+    _raw: bytes
+    _where: Where
+    _extra: dict[str, Any] | None
+    _owner: weakref.ref[Any] | None
+
+    def __init__(self, reason: ExitReason | str, where: Where | None = None, **fields: Any) -> None:
+        """For tests and for those who write their own engine; machines make theirs from the engine's record."""
+        reason = ExitReason[reason.upper()] if isinstance(reason, str) else ExitReason(reason)
+        values = dict.fromkeys(engine.EXIT.names, 0)
+        values["hardware_reason"] = NO_HARDWARE_EXIT
+        extra: dict[str, Any] = {}
+        position = fields.pop("position", None)
+        if position is not None:
+            values["instructions"], values["sequence"] = position.instructions, position.sequence
+        if "direction" in fields:
+            values["is_write"] = fields.pop("direction") in ("out", "write")
+        if "gpa" in fields:
+            values["address"] = fields.pop("gpa")
+        for name, value in fields.items():
+            if name in values and isinstance(value, int):
+                values[name] = value
+            else:
+                extra[name] = value
+        values["reason"] = int(reason)
+        values["count"] = values["count"] or 1
+        _fill(self, engine.EXIT.pack(values.values()), reason, where or Where(), extra or None, None)
+
+    @classmethod
+    def _from(
+        cls,
+        raw: bytes,
+        where: Where,
+        owner: weakref.ref[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+        reason: ExitReason | None = None,
+    ) -> Exit:
+        """From the bytes of the engine's struct."""
+        self = object.__new__(cls)
+        _fill(
+            self,
+            raw,
+            ExitReason(_U32.unpack_from(raw, _AT["reason"])[0]) if reason is None else reason,
+            where,
+            extra,
+            owner,
+        )
+        return self
+
+    # ---- what it is
+
+    @property
+    def rip(self) -> int:
+        return _U64.unpack_from(self._raw, _AT["rip"])[0]  # type: ignore[no-any-return]
+
+    @property
+    def position(self) -> Position:
+        return Position(
+            _U64.unpack_from(self._raw, _AT["instructions"])[0], _U64.unpack_from(self._raw, _AT["sequence"])[0]
+        )
+
+    @property
+    def kind(self) -> str:
+        """The reason in small letters: ``io``, ``hlt`` …"""
+        return self.reason.name.lower()
+
+    def _names(self) -> tuple[str, ...]:
+        names = _FIELDS[self.reason]
+        if self.reason in (ExitReason.IO, ExitReason.MMIO) and not self._number("is_write"):
+            names = tuple(n for n in names if n not in ("value", "data"))
+        if self._number("hardware_reason") != NO_HARDWARE_EXIT:
+            names += _HARDWARE
+        return names
+
+    def _number(self, name: str) -> int:
+        return engine.EXIT.unpack(self._raw)[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._extra is not None and name in self._extra:
+            return self._extra[name]
+        if name in self._names():
+            special = _SPECIAL.get(name)
+            if special is not None:
+                return special(self)
+            if name in _ENGINE_FIELDS:
+                value = self._number(name)
+                return bool(value) if name in ("string", "rep", "down", "is_write", "no_progress") else value
+            return None
+        raise AttributeError(
+            f"A stop of kind {self.reason.name}{self._way()} has no {name!r}; it has "
+            f"{', '.join(('reason', 'rip', 'position', *self._names()))}."
+        )
+
+    def _way(self) -> str:
+        if self.reason in (ExitReason.IO, ExitReason.MMIO):
+            return f" ({_SPECIAL['direction'](self)})"
+        return ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Frozen(
+            "A stop says what happened, so it does not change.",
+            "To answer a read: stop.reply(value). To change registers: vm.set(rax=1).",
+        )
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    # ---- answering
+
+    def reply(self, value: int | bytes | dict[str, int]) -> None:
+        """Answers an IN, an MMIO read or a CPUID. The next run completes the instruction with it.
+
+        Parameters
+        ----------
+        value : int, bytes or dict
+            A number as wide as the access; bytes (low address first; for a string all its elements); for CPUID a
+            dictionary of ``rax``, ``rbx``, ``rcx``, ``rdx``: what is left out keeps the processor's own value.
+
+        Raises
+        ------
+        BadArgument
+            This is not the machine's latest stop, it asks for nothing, or the value has another size.
+        """
+        owner = self._owner() if self._owner is not None else None
+        if owner is None:
+            raise BadArgument(
+                "This stop has no machine any more: it was unpickled, or the machine is closed.",
+                "Only the latest stop of a living machine can be answered.",
+            )
+        owner._answer(self, value)
+
+    # ---- moments
+
+    def _key(self) -> tuple[Any, ...]:
+        return self._raw, self.reason, self._where, self._extra
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Exit) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self._raw, self.reason))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self._raw, self.reason, self._where, self._extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Reason by name, RIP, position and the fields that this reason has; bytes as hexadecimal text."""
+        out: dict[str, Any] = {"reason": self.reason.name, "rip": self.rip, **self.position.to_dict()}
+        for name in (*self._names(), *(self._extra or ())):
+            value = getattr(self, name)
+            if hasattr(value, "to_dict"):
+                value = value.to_dict()
+            elif hasattr(value, "_asdict"):
+                value = value._asdict()
+            out[name] = value.hex() if isinstance(value, bytes) else value
+        return out
+
+    def diff(self, before: Exit) -> dict[str, tuple[Any, Any]]:
+        """What differs from another stop: name to (that one's, this one's)."""
+        mine, theirs = self.to_dict(), before.to_dict()
+        return {name: (theirs.get(name), value) for name, value in mine.items() if theirs.get(name) != value}
+
+    def explain(self) -> str:
+        """One sentence: what, with values; where; which rule or control bit made it exit; who handles it and why."""
+        return _SENTENCE[self.reason](self)
+
+    def __repr__(self) -> str:
+        return f"<{self.reason.name}: {self.explain()}>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        rows = [[name, _cell(value)] for name, value in self.to_dict().items()]
+        shown = html.join([html.paragraph(self.explain()), html.table("", [], rows)])
+        return html.bundle(shown, self.explain())
+
+
+def _cell(value: Any) -> html.Html:
+    return html.code(f"{value:#x}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+
+
+_set_raw, _set_reason, _set_where, _set_extra, _set_owner = (
+    Exit.__dict__[name].__set__ for name in ("_raw", "reason", "_where", "_extra", "_owner")
+)
+
+
+def _fill(stop: Exit, raw: bytes, reason: ExitReason, where: Where, extra: dict[str, Any] | None, owner: Any) -> None:
+    _set_raw(stop, raw)
+    _set_reason(stop, reason)
+    _set_where(stop, where)
+    _set_extra(stop, extra)
+    _set_owner(stop, owner)
+
+
+def _unpickle(raw: bytes, reason: ExitReason, where: Where, extra: dict[str, Any] | None) -> Exit:
+    return Exit._from(raw, Where(*where), None, extra, reason)
+
+
+def _direction(stop: Exit) -> str:
+    write = bool(stop._number("is_write"))
+    return ("in", "out")[write] if stop.reason == ExitReason.IO else ("read", "write")[write]
+
+
+def _data(stop: Exit) -> bytes:
+    size = min(stop._number("size"), 8)
+    return (stop._number("value") & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+_SPECIAL: dict[str, Any] = {
+    "direction": _direction,
+    "data": _data,
+    "gpa": lambda stop: stop._number("address"),
+    "rule": lambda stop: tables.check_row(stop._where.vendor, stop._number("failed_check")),
+    "breakpoint": lambda stop: None,
+    "leaf": lambda stop: stop._number("value") & 0xFFFFFFFF,
+    "subleaf": lambda stop: stop._number("value") >> 32,
+}
+
+
+# ---- sentences ------------------------------------------------------------------------------------------------------
+
+_TITLES = {
+    "io": "I/O instruction", "hlt": "HLT", "cpuid": "CPUID", "cr_access": "CR access", "dr_access": "DR access",
+    "msr": "MSR access", "interrupt": "external interrupt", "interrupt_window": "interrupt window",
+    "triple_fault": "triple fault", "entry_failure": "entry refused", "invlpg": "INVLPG", "npf": "nested page fault",
+    "hypercall": "hypercall", "task_switch": "task switch", "nmi": "NMI",
+}  # fmt: skip
+_CR_ACCESS = ("MOV to CR{cr}", "MOV from CR{cr}", "CLTS", "LMSW")
+
+
+def _s(n: int, word: str) -> str:
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def _number_of(vendor: str, reason: int) -> str:
+    return str(reason & 0xFFFF) if vendor == "intel" else f"{reason:#x}"
+
+
+def _title(vendor: str, reason: int, name: str = "") -> str:
+    row = tables.exit_row(vendor, reason)
+    if not name and row:
+        name = _TITLES.get(row.common, row.name.replace("_", " ").lower())
+    return f"VM exit {_number_of(vendor, reason)}" + (f", {name}" if name else "")
+
+
+def page_fault_words(error: int) -> str:
+    """``a user-mode write; the page is not present``: a #PF error code in words (SDM vol. 3A section 4.7)."""
+    who = "user-mode " if error & 4 else ""
+    what = "fetch" if error & 16 else "write" if error & 2 else "read"
+    why = (
+        "a reserved bit is set"
+        if error & 8
+        else "the rights do not allow it"
+        if error & 1
+        else "the page is not present"
+    )
+    return f"a {who}{what}; {why}"
+
+
+def hardware_sentence(vendor: str, reason: int, qualification: int, info2: int, interruption: int, rip: int) -> str:
+    """What the processor says about a VM exit, without a full stop: what, where, which control selected it."""
+    row = tables.exit_row(vendor, reason)
+    if row is None:
+        return f"{_title(vendor, reason)}: unknown to the tables, at {rip:#x}"
+    bits = tables.decode_bits(row.layout, qualification)
+    title = _title(vendor, reason)
+    where, why = f" at {rip:#x}", row.why
+    if row.common == "io":
+        size = bits["size_minus_1"] + 1 if vendor == "intel" else bits["size"]
+        way = "IN" if bits["in"] else "OUT"
+        form = ("REP " if bits["rep"] else "") + (way + "S" if bits["string"] else way)
+        what = f"{form} of {_s(size, 'byte')} {'from' if bits['in'] else 'to'} port {bits['port']:#x}"
+    elif row.common == "cr_access" and vendor == "intel":
+        what = _CR_ACCESS[bits["access"]].format(cr=bits["cr"])
+        what = f"the guest executed {what}"
+    elif row.common == "exception":
+        vector = interruption & 0xFF if vendor == "intel" else reason - 0x40
+        if vector == 14:
+            address = qualification if vendor == "intel" else info2
+            error = info2 if vendor == "intel" else qualification
+            title = f"VM exit {_number_of(vendor, reason)}, page fault"
+            what = (
+                f"the guest touched {address:#x}" if vendor == "intel" else f"{page_fault_words(error)} at {address:#x}"
+            )
+            why = "the exception bitmap has bit 14" if vendor == "intel" else row.why
+        else:
+            name = EXCEPTIONS.get(vector, (f"vector {vector}", ""))
+            title = f"VM exit {_number_of(vendor, reason)}, exception"
+            what = f"{name[0]} {name[1]}".strip() + " came up in the guest"
+            why = f"the exception bitmap has bit {vector}" if vendor == "intel" else row.why
+    elif row.common == "entry_failure":
+        return f"{title}: {row.what}{where} ({row.why})"
+    else:
+        what = row.what
+    return f"{title}: {what}{where} ({why})"
+
+
+def _hardware(stop: Exit) -> tuple[str, str]:
+    """Where hardware exited: the head of the sentence (``VM exit 30, I/O instruction: ``) and what selected it."""
+    reason = stop._number("hardware_reason")
+    if reason == NO_HARDWARE_EXIT and not (stop._where.vendor == "amd" and stop.reason == ExitReason.FAIL_ENTRY):
+        return "", ""
+    row = tables.exit_row(stop._where.vendor, reason)
+    return _title(stop._where.vendor, reason) + ": ", f" ({row.why})" if row else ""
+
+
+def _who(stop: Exit, always: str) -> str:
+    """Who handles what reaches user space, and why."""
+    where = stop._where
+    if where.kind == "machine":
+        return "nothing in the machine answers, so Python does"
+    if where.engine == "kvm":
+        return "/dev/kvm hands it to user space"
+    return f"goes to user space because {always} always does" if always else "goes to user space"
+
+
+def _text_of(data: bytes) -> str:
+    if data and all(0x20 <= byte < 0x7F for byte in data):
+        text = data.decode("ascii")
+        return f" {text!r}"
+    return ""
+
+
+def _value(value: int, size: int) -> str:
+    shown = f"{value & (1 << 8 * size) - 1:#x}"
+    return f"({shown}{_text_of(bytes([value & 0xFF])) if size == 1 else ''})"
+
+
+def _io(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    size, count, write = stop.size, stop.count, stop.is_write
+    port, at = f"port {stop.port:#x}", f"at {stop.rip:#x}"
+    if stop.string:
+        form = ("REP " if stop.rep else "") + ("OUTS" if write else "INS")
+        elements = f"{_s(count, 'element')} of {_s(size, 'byte')}" if count != 1 else _s(size, "byte")
+        shown = ""
+        if write and self_data(stop):
+            data = self_data(stop)
+            shown = f' ("{data[:24].decode("latin-1")}"{" …" if len(data) > 24 else ""})' if _text_of(data[:24]) else ""
+        way = f"from {stop.address:#x} to {port}" if write else f"from {port} to {stop.address:#x}"
+        what = f"{form} of {elements}{shown} {way} {at}{', going down' if stop.down else ''}"
+    elif write:
+        what = f"OUT of {_s(size, 'byte')} {_value(stop.value, size)} to {port} {at}"
+    else:
+        what = f"IN of {_s(size, 'byte')} from {port} {at}"
+    return f"{head}{what}{why}; {_who(stop, 'I/O')}."
+
+
+def self_data(stop: Exit) -> bytes:
+    """The bytes of a string OUT, where they were read; else empty."""
+    data = (stop._extra or {}).get("data")
+    return data if isinstance(data, bytes) else b""
+
+
+def _mmio(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    size = _s(stop.size, "byte")
+    verb = f"wrote {size} {_value(stop.value, stop.size)} to" if stop.is_write else f"read {size} from"
+    what = f"the guest {verb} {stop.gpa:#x} at {stop.rip:#x}{why}"
+    if stop._where.kind == "machine":
+        return f"{head or 'MMIO: '}{what}; no memory is there, so this is MMIO and Python answers it."
+    return f"{head or 'MMIO: '}{what}; the page lies in no memory slot, so this is MMIO and user space answers it."
+
+
+def _cpuid(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    return (
+        f"{head}CPUID of leaf {stop.leaf:#x}, subleaf {stop.subleaf:#x} at {stop.rip:#x}{why}; {_who(stop, 'CPUID')}."
+    )
+
+
+def _hlt(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    if stop._where.kind == "machine":
+        return f"HLT before {stop.rip:#x}: the processor halted and nothing is pending, so the run ends here."
+    return f"{head or 'HLT: '}the guest halted before {stop.rip:#x}{why}; nothing is pending, so KVM_RUN returns."
+
+
+def _debug(stop: Exit) -> str:
+    extra = stop._extra or {}
+    if "note" in extra:
+        return str(extra["note"])
+    if extra.get("breakpoint") is not None:
+        return (
+            f"Breakpoint at {extra['breakpoint']:#x}: the instruction there has not run yet; you asked for this stop."
+        )
+    steps = extra.get("steps", 1)
+    return f"Stepped {_s(steps, 'instruction')}, as asked; the next instruction is at {stop.rip:#x}."
+
+
+def _exception(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    mnemonic, name = EXCEPTIONS.get(stop.exception, (vector_name(stop.exception), ""))
+    words = f"{mnemonic} ({name})" if name else mnemonic
+    error = f", error code {stop.error_code:#x}," if stop.exception in (8, 10, 11, 12, 13, 14, 17) else ""
+    return (
+        f"{head}exception {stop.exception}, {words}{error} at {stop.rip:#x}{why}; the hypervisor could not give it to "
+        "the guest, so user space has to decide."
+    )
+
+
+_SUBERRORS = {
+    1: "the kernel could not emulate the instruction",
+    2: "two faults at once",
+    3: "an exit during event delivery",
+    4: "an exit it does not know",
+}
+
+
+def _unknown(stop: Exit) -> str:
+    if stop._number("suberror"):
+        n = stop._number("suberror")
+        return (
+            f"/dev/kvm gave up at {stop.rip:#x}: internal error {n}, {_SUBERRORS.get(n, 'without a name')}; "
+            "user space gets the number because the kernel cannot go on."
+        )
+    reason, vendor = stop._number("hardware_reason"), stop._where.vendor
+    if reason == NO_HARDWARE_EXIT:
+        return f"An exit that nobody knows at {stop.rip:#x}; user space has to decide."
+    said = hardware_sentence(vendor, reason, stop._number("qualification"), stop._number("info2"), 0, stop.rip)
+    return f"{said}; the hypervisor has no handler for it, so user space gets the raw number {reason:#x}."
+
+
+def _fail_entry(stop: Exit) -> str:
+    vendor = stop._where.vendor
+    rule = stop.rule
+    said = f"rule {rule.id}: {rule.rule}" if rule else ""
+    error = stop._number("entry_error")
+    if vendor == "intel":
+        row = next((row for row in tables.vmx_errors() if row.number == error), None)
+        number = f"VM-instruction error {error}" + (f" ({row.meaning})" if row else "")
+        head = (
+            "VM exit 33, entry refused"
+            if error & 0x80000000
+            else f"VM entry refused, {number}"
+            if error
+            else "VM entry refused"
+        )
+    else:
+        head = "VMRUN refused, exit code INVALID"
+    said = said or "the guest state breaks a rule"
+    return f"{head}: {said}; the guest did not run, and user space gets the number {error:#x}."
+
+
+def _shutdown(stop: Exit) -> str:
+    head, why = _hardware(stop)
+    what = f"triple fault at {stop.rip:#x}: a fault came up while a double fault was delivered"
+    if stop._where.kind == "machine":
+        return f"T{what[1:]}, so the processor shut down; only a reset goes on."
+    return f"{head or 'Shutdown: '}{what}{why}; nothing can go on until a reset, so user space is told."
+
+
+def _limit(stop: Exit) -> str:
+    extra = stop._extra or {}
+    if stop._number("no_progress"):
+        return (
+            f"Stopped at {stop.rip:#x} because no instruction retired: the processor delivers one event after the "
+            "other and never gets to run; look at the handler's address and stack."
+        )
+    if extra.get("seconds") is not None:
+        return f"Stopped after {extra['seconds']:g} s, as asked; the next instruction is at {stop.rip:#x}."
+    n = extra.get("limit")
+    after = f" after {_s(n, 'instruction')}, as asked" if n is not None else ""
+    return f"Stopped{after}; the next instruction is at {stop.rip:#x}, and the next run goes on there."
+
+
+def _stopped(stop: Exit) -> str:
+    return f"Stopped on request before {stop.rip:#x}, between two instructions; the next run goes on there."
+
+
+def _event(stop: Exit) -> str:
+    event = (stop._extra or {}).get("event")
+    if isinstance(event, Event):
+        return event.explain()
+    return f"Stopped at an event before {stop.rip:#x}, as asked."
+
+
+def _real_mode(stop: Exit) -> str:
+    return (
+        f"Real-mode code at {stop.rip:#x} that virtual-8086 mode cannot express: user space emulates one basic block, "
+        'because this machine was made with real_mode="user".'
+    )
+
+
+_SENTENCE = {
+    ExitReason.UNKNOWN: _unknown, ExitReason.EXCEPTION: _exception, ExitReason.IO: _io, ExitReason.CPUID: _cpuid,
+    ExitReason.DEBUG: _debug, ExitReason.HLT: _hlt, ExitReason.MMIO: _mmio, ExitReason.FAIL_ENTRY: _fail_entry,
+    ExitReason.SHUTDOWN: _shutdown, ExitReason.LIMIT: _limit, ExitReason.STOPPED: _stopped, ExitReason.EVENT: _event,
+    ExitReason.REAL_MODE: _real_mode,
+}  # fmt: skip

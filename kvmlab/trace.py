@@ -1,0 +1,665 @@
+"""Positions in time, events, and the timeline that keeps them.
+
+An event is a record of 64 bytes that the engine wrote when something worth seeing happened; what its words mean is said
+by the row of its kind in ``engine/trace.def``. Python takes a record apart only when somebody looks at it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+from . import engine, html, tables
+from .errors import BadArgument
+from .state import Frozen
+
+__all__ = ["EXCEPTIONS", "Event", "EventList", "Position", "Timeline", "kinds", "vector_name"]
+
+EXCEPTIONS = {
+    0: ("#DE", "divide error"), 1: ("#DB", "debug"), 2: ("NMI", "non-maskable interrupt"), 3: ("#BP", "breakpoint"),
+    4: ("#OF", "overflow"), 5: ("#BR", "bound range"), 6: ("#UD", "invalid opcode"), 7: ("#NM", "no x87 unit"),
+    8: ("#DF", "double fault"), 10: ("#TS", "invalid TSS"), 11: ("#NP", "segment not present"),
+    12: ("#SS", "stack fault"), 13: ("#GP", "general protection"), 14: ("#PF", "page fault"),
+    16: ("#MF", "x87 error"), 17: ("#AC", "alignment check"), 18: ("#MC", "machine check"), 19: ("#XM", "SIMD error"),
+    20: ("#VE", "virtualization"), 21: ("#CP", "control protection"),
+}  # fmt: skip
+"""Vector to mnemonic and name (SDM vol. 3A section 6.15)."""
+_TYPES = {
+    0: "external interrupt",
+    2: "NMI",
+    3: "exception",
+    4: "software interrupt",
+    5: "INT1",
+    6: "software exception",
+}
+
+
+def vector_name(vector: int) -> str:
+    """``#PF`` for 14, ``vector 0x20`` for what is no exception."""
+    return EXCEPTIONS[vector][0] if vector in EXCEPTIONS else f"vector {vector:#x}"
+
+
+# ---- positions ------------------------------------------------------------------------------------------------------
+
+
+@functools.total_ordering
+class Position:
+    """A moment of a run: retired instructions, and the number of the next event.
+
+    Ordered, hashable, usable as an int (the instructions). Numbers compare with the instructions.
+    """
+
+    __slots__ = ("instructions", "sequence")
+    instructions: int
+    sequence: int
+
+    def __init__(self, instructions: int, sequence: int = 0) -> None:
+        object.__setattr__(self, "instructions", instructions)
+        object.__setattr__(self, "sequence", sequence)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Frozen("A position does not change.", "To go somewhere else: vm.goto(position).")
+
+    def __index__(self) -> int:
+        return self.instructions
+
+    __int__ = __index__
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Position):
+            return self.instructions == other.instructions and self.sequence == other.sequence
+        return self.instructions == other if isinstance(other, int) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        if isinstance(other, Position):
+            return (self.instructions, self.sequence) < (other.instructions, other.sequence)
+        return self.instructions < other if isinstance(other, int) else NotImplemented
+
+    def __sub__(self, other: object) -> int:
+        """Instructions from ``other`` to here."""
+        if isinstance(other, (Position, int)):
+            return self.instructions - int(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.instructions)  # equal to an int, so equal hashes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Position, (self.instructions, self.sequence)
+
+    def to_dict(self) -> dict[str, int]:
+        return {"instructions": self.instructions, "sequence": self.sequence}
+
+    def diff(self, before: Position) -> dict[str, int]:
+        """Instructions and events since ``before``."""
+        return {"instructions": self - before, "sequence": self.sequence - before.sequence}
+
+    def explain(self) -> str:
+        """One sentence."""
+        s = "" if self.instructions == 1 else "s"
+        return f"After {self.instructions:,} instruction{s} and {self.sequence:,} events."
+
+    def __repr__(self) -> str:
+        return f"Position({self.instructions}, {self.sequence})"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return html.bundle(html.paragraph(self.explain()), self.explain())
+
+
+# ---- events ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _rows() -> tuple[dict[str, str], ...]:
+    return tuple(engine.event_rows())
+
+
+@functools.cache
+def kinds() -> tuple[str, ...]:
+    """The kinds of event by name, in the order of their numbers."""
+    return tuple(row["name"] for row in _rows())
+
+
+def kind_number(name: str) -> int:
+    """The number of a kind."""
+    try:
+        return kinds().index(name)
+    except ValueError:
+        raise BadArgument(f"There is no event kind {name!r}.", f"There are {', '.join(kinds())}.") from None
+
+
+def kind_mask(names: Sequence[str]) -> int:
+    """A bit per kind."""
+    return sum(1 << kind_number(name) for name in set(names))
+
+
+# What the words a to e are called in Python, by kind. A pair takes some bits of a word: (name, shift, mask).
+_WORDS: dict[str, dict[str, Any]] = {
+    "retired": {"a": "row", "b": "rflags", "c": "rsp", "d": "rax"},
+    "entry": {"a": "failed_check", "b": "guest_rip", "c": "injected", "d": "control_block"},
+    "entry_phase": {"a": "phase", "b": "failed_check"},
+    "exit": {"a": "reason", "b": "qualification", "c": "info2", "d": "interruption", "e": "idt_vectoring"},
+    "decision": {"a": "what", "b": "address", "c": "value"},
+    "guest_walk": {"a": "error", "b": "gva", "c": "gpa", "d": "levels"},
+    "fill": {"a": "level", "b": "gva", "c": "spte_address", "d": "was", "e": "now"},
+    "table_write": {"a": "size", "b": "gpa", "c": "was", "d": "now"},
+    "zap": {"a": "level", "b": "gfn", "c": "page", "d": "why"},
+    "tlb_flush": {"a": "what", "b": "gva", "c": "asid"},
+    "cr_write": {"a": "cr", "b": "was", "c": "now"},
+    "irq_queued": {"a": "vector"},
+    "window": {"a": "asked"},
+    "inject": {"a": [("vector", 0, 0xFF), ("type", 8, 7)], "b": "error_code", "c": "address"},
+    "delivery": {"a": [("vector", 0, 0xFF), ("type", 8, 0xFF)], "b": "error_code", "c": "handler", "d": "cr2"},
+    "port": {"a": [("size", 0, 0xFF), ("is_write", 8, 1)], "b": "port", "c": "value"},
+    "mmio": {"a": [("size", 0, 0xFF), ("is_write", 8, 1)], "b": "gpa", "c": "value"},
+    "dirty": {"a": "slot", "b": "gfn"},
+    "user_enter": {},
+    "user_exit": {"a": "reason"},
+    "page_walk": {"a": "error", "b": "gva", "c": "gpa"},
+    "emulated": {"a": "instructions", "b": "why", "c": "address"},
+    "field_write": {"a": "field", "b": "was", "c": "now"},
+    "root_switch": {"a": "found", "b": "cr3", "c": "root"},
+    "halt": {},
+    "shutdown": {},
+}
+
+_OFFSET = {name: engine.EVENT.offset(name) for name in engine.EVENT.names}
+_SIDES = ("guest", "hardware", "hypervisor", "user")
+SHADOW_LEVELS = {1: "page", 2: "directory", 3: "PDPT", 4: "PML4", 5: "PML5"}
+
+
+class Event:
+    """Something that happened, with its position and, by kind, its own fields.
+
+    Attributes
+    ----------
+    kind
+        One of :func:`kinds`: ``exit``, ``fill``, ``port`` …
+    position
+        When it happened.
+    side
+        Who did it: ``guest``, ``hardware``, ``hypervisor`` or ``user``.
+    rip
+        The guest's RIP, where that means something.
+    vendor
+        ``intel`` or ``amd``.
+    """
+
+    __slots__ = ("_raw", "vendor")
+    _raw: bytes
+    vendor: str
+
+    def __init__(self, raw: bytes, vendor: str = "intel") -> None:
+        object.__setattr__(self, "_raw", raw)
+        object.__setattr__(self, "vendor", vendor)
+
+    def _word(self, name: str) -> int:
+        return engine.EVENT.unpack(self._raw)[name]
+
+    @property
+    def kind_number(self) -> int:
+        return int.from_bytes(self._raw[_OFFSET["kind"] : _OFFSET["kind"] + 2], "little")
+
+    @property
+    def kind(self) -> str:
+        return kinds()[self.kind_number]
+
+    @property
+    def position(self) -> Position:
+        return Position(self._word("instructions"), self._word("sequence"))
+
+    @property
+    def rip(self) -> int:
+        return self._word("rip")
+
+    @property
+    def side(self) -> str:
+        return _rows()[self.kind_number]["side"].lower()
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """Its own fields, by name."""
+        words = engine.EVENT.unpack(self._raw)
+        out: dict[str, int] = {}
+        for word, name in _WORDS[self.kind].items():
+            if isinstance(name, str):
+                out[name] = words[word]
+            else:
+                out.update({part: words[word] >> shift & mask for part, shift, mask in name})
+        if self.kind in ("guest_walk", "page_walk"):
+            out["failed"] = out["error"] >> 31
+            out["error"] &= 0x7FFFFFFF
+        return out
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        fields = self.fields
+        if name in fields:
+            return fields[name]
+        if name == "direction" and "is_write" in fields:
+            return ("in", "out")[fields["is_write"]]  # type: ignore[return-value]
+        raise AttributeError(
+            f"An event of kind {self.kind} has no {name!r}; it has {', '.join(fields) or 'no fields'}."
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Frozen("An event is what happened; it does not change.", "To go there: vm.goto(event).")
+
+    def __eq__(self, other: object) -> bool:
+        return self._raw == other._raw if isinstance(other, Event) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._raw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Event, (self._raw, self.vendor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, side, position, RIP and its own fields."""
+        at = self.position
+        return {
+            "kind": self.kind,
+            "side": self.side,
+            "instructions": at.instructions,
+            "sequence": at.sequence,
+            "rip": self.rip,
+            **self.fields,
+        }
+
+    def diff(self, before: Event) -> dict[str, tuple[Any, Any]]:
+        """What differs from another event: name to (that one's, this one's)."""
+        mine, theirs = self.to_dict(), before.to_dict()
+        return {name: (theirs.get(name), value) for name, value in mine.items() if theirs.get(name) != value}
+
+    @property
+    def common(self) -> str:
+        """For an exit: its name on either vendor, such as ``io`` or ``cr_access``; else the kind."""
+        if self.kind == "exit":
+            row = tables.exit_row(self.vendor, self.reason)
+            return row.common if row else "unknown"
+        return self.kind
+
+    def explain(self) -> str:
+        """One sentence."""
+        return _SAY[self.kind](self)
+
+    def __repr__(self) -> str:
+        at = self.position
+        own = " ".join(f"{name}={value:#x}" for name, value in self.fields.items())
+        return f"<{at.instructions}.{at.sequence} {self.kind} {own}".rstrip() + ">"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        rows = [
+            [name, html.code(f"{value:#x}" if isinstance(value, int) else value)]
+            for name, value in self.to_dict().items()
+        ]
+        shown = html.join([html.paragraph(self.explain()), html.table("", [], rows)])
+        return html.bundle(shown, self.explain())
+
+
+# ---- their sentences ------------------------------------------------------------------------------------------------
+
+
+def _plural(n: int, word: str, words: str | None = None) -> str:
+    return f"{n:,} {word if n == 1 else words or word + 's'}"
+
+
+def _bits_of_error(error: int) -> str:
+    return f"error code {error:#x}"
+
+
+def _retired(e: Event) -> str:
+    rows = tables.instructions()
+    name = rows[e.row].mnemonic.upper() if e.row < len(rows) else "an instruction"
+    return f"The instruction at {e.rip:#x} retired: {name}; rax is {e.rax:#x}, rsp is {e.rsp:#x}."
+
+
+def _check(e: Event, row: int) -> str:
+    rule = tables.check_row(e.vendor, row)
+    return f"rule {rule.id}, {rule.rule}" if rule else f"rule number {row}"
+
+
+def _entry(e: Event) -> str:
+    word = "VM entry" if e.vendor == "intel" else "VMRUN"
+    if e.failed_check:
+        return f"{word} refused: {_check(e, e.failed_check)}."
+    injected = ""
+    if e.injected >> 31 & 1:
+        injected = f", injecting {vector_name(e.injected & 0xFF)}"
+    return f"{word}: the guest goes on at {e.guest_rip:#x}{injected}."
+
+
+def _entry_phase(e: Event) -> str:
+    if e.failed_check:
+        return f"Phase {e.phase} of the VM entry fails: {_check(e, e.failed_check)}."
+    return f"Phase {e.phase} of the VM entry passed."
+
+
+def exit_title(vendor: str, reason: int) -> str:
+    """``VM exit 30, IO_INSTRUCTION``: number and name as the vendor prints them."""
+    row = tables.exit_row(vendor, reason)
+    number = str(reason & 0xFFFF) if vendor == "intel" else f"{reason:#x}"
+    return f"VM exit {number}" + (f", {row.name}" if row else "")
+
+
+def _exit(e: Event) -> str:
+    from .exits import hardware_sentence
+
+    return hardware_sentence(e.vendor, e.reason, e.qualification, e.info2, e.interruption, e.rip) + "."
+
+
+def _walked(e: Event, who: str) -> str:
+    if e.failed:
+        return f"{who} walked the page tables for {e.gva:#x} and found a fault, {_bits_of_error(e.error)}."
+    return f"{who} walked the page tables: {e.gva:#x} is at {e.gpa:#x}."
+
+
+def _fill(e: Event) -> str:
+    where = f"shadow entry at {e.spte_address:#x} (level {e.level})"
+    verb = "changed" if e.was & 1 else "made"
+    return f"The hypervisor {verb} the {where} for {e.gva:#x}: {e.was:#x} became {e.now:#x}."
+
+
+def _table_write(e: Event) -> str:
+    return (
+        f"The guest stored {_plural(e.size, 'byte')} to its own page table at {e.gpa:#x}: {e.was:#x} became "
+        f"{e.now:#x}; the table is write-protected, so the hypervisor emulated the store."
+    )
+
+
+def _zap(e: Event) -> str:
+    return f"The hypervisor dropped a shadow of guest frame {e.gfn:#x} (level {e.level}, page {e.page:#x})."
+
+
+def _tlb_flush(e: Event) -> str:
+    what = (
+        "all translations, global ones too,",
+        "all translations that are not global",
+        f"the translation of {e.gva:#x}",
+    )[min(e.what, 2)]
+    return f"The processor forgot {what} of address space {e.asid}."
+
+
+def _cr_write(e: Event) -> str:
+    return f"The guest wrote CR{e.cr}: {e.was:#x} became {e.now:#x}."
+
+
+def _inject(e: Event) -> str:
+    kind = _TYPES.get(e.type, "event")
+    error = f", error code {e.error_code:#x}" if e.vector in (8, 10, 11, 12, 13, 14, 17, 21) and e.type == 3 else ""
+    where = f" for {e.address:#x}" if e.vector == 14 and e.type == 3 else ""
+    return f"The hypervisor put {vector_name(e.vector)} ({kind}{error}){where} into the next VM entry."
+
+
+def _delivery(e: Event) -> str:
+    name = EXCEPTIONS.get(e.vector, ("", ""))[1] if e.type == 3 else ""
+    words = f"{vector_name(e.vector)}" + (f", {name}," if name else "")
+    error = (
+        f" with {_bits_of_error(e.error_code)}" if e.vector in (8, 10, 11, 12, 13, 14, 17, 21) and e.type == 3 else ""
+    )
+    where = f" for {e.cr2:#x}" if e.vector == 14 and e.type == 3 else ""
+    handler = e.handler & (1 << 48) - 1
+    return f"The processor delivered {words}{error}{where} at {e.rip:#x}: the handler at {handler:#x} goes on."
+
+
+def _access(e: Event, what: str) -> str:
+    verb = (
+        f"wrote {e.value:#x} ({_plural(e.size, 'byte')}) to"
+        if e.is_write
+        else f"read {e.value:#x} ({_plural(e.size, 'byte')}) from"
+    )
+    return f"The guest {verb} {what} at {e.rip:#x}."
+
+
+def _user_exit(e: Event) -> str:
+    from .exits import ExitReason
+
+    try:
+        name = ExitReason(e.reason).name
+    except ValueError:
+        name = str(e.reason)
+    return f"KVM_RUN returns to user space: {name}."
+
+
+def _emulated(e: Event) -> str:
+    return (
+        f"The hypervisor emulated {_plural(e.instructions, 'instruction')} from {e.address:#x}, because the processor "
+        "cannot run them in virtual-8086 mode."
+    )
+
+
+def _field_write(e: Event) -> str:
+    name = (
+        next((row.name for row in tables.vmcs_fields() if row.encoding == e.field), None)
+        if e.vendor == "intel"
+        else None
+    )
+    if name is None and e.vendor == "amd":
+        name = next((row.name for row in tables.vmcb_fields() if row.offset == e.field), None)
+    block = "VMCS" if e.vendor == "intel" else "VMCB"
+    return f"The hypervisor wrote {name or hex(e.field)} in the {block}: {e.was:#x} became {e.now:#x}."
+
+
+_SAY: dict[str, Callable[[Event], str]] = {
+    "retired": _retired,
+    "entry": _entry,
+    "entry_phase": _entry_phase,
+    "exit": _exit,
+    "decision": lambda e: f"The hypervisor decided: {e.what:#x} for {e.address:#x}, value {e.value:#x}.",
+    "guest_walk": lambda e: _walked(e, "The hypervisor"),
+    "fill": _fill,
+    "table_write": _table_write,
+    "zap": _zap,
+    "tlb_flush": _tlb_flush,
+    "cr_write": _cr_write,
+    "irq_queued": lambda e: f"User space queued an interrupt, vector {e.vector:#x}.",
+    "window": lambda e: ("The guest cannot take the interrupt now, so the hypervisor asked for an exit when it can."
+                         if e.asked else "The interrupt window is open: the guest can take the interrupt now."),
+    "inject": _inject,
+    "delivery": _delivery,
+    "port": lambda e: _access(e, f"port {e.port:#x}"),
+    "mmio": lambda e: _access(e, f"device memory at {e.gpa:#x}"),
+    "dirty": lambda e: f"Page {e.gfn:#x} of slot {e.slot} was written since the log was read, so the log marks it.",
+    "user_enter": lambda e: f"KVM_RUN begins: user space asks the hypervisor to run the guest at {e.rip:#x}.",
+    "user_exit": _user_exit,
+    "page_walk": lambda e: _walked(e, "The processor"),
+    "emulated": _emulated,
+    "field_write": _field_write,
+    "root_switch": lambda e: (f"The guest's CR3 is {e.cr3:#x}: the hypervisor "
+                              f"{'found its shadow root' if e.found else 'made a shadow root'} at {e.root:#x}."),
+    "halt": lambda e: f"The processor halted at {e.rip:#x}: it waits for an interrupt.",
+    "shutdown": lambda e: f"Triple fault at {e.rip:#x}: the processor shut down.",
+}  # fmt: skip
+
+
+# ---- the timeline ---------------------------------------------------------------------------------------------------
+
+
+class EventList(Sequence[Event]):
+    """Events that were picked from a timeline."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = tuple(events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> EventList: ...
+    def __getitem__(self, index: int | slice) -> Event | EventList:
+        return EventList(self._events[index]) if isinstance(index, slice) else self._events[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._events)
+
+    def filter(self, kind: str | Sequence[str] | None = None, **fields: Any) -> EventList:
+        """Events of a kind (or one of several; for exits also the common name, ``io``), with these fields."""
+        return EventList([event for event in self if _matches(event, kind, fields)])
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """A dictionary per event, as pandas takes them."""
+        return [event.to_dict() for event in self]
+
+    def explain(self) -> str:
+        """What they are, counted by kind."""
+        return _counted(self)
+
+    def __repr__(self) -> str:
+        return _listed(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return _table(self)
+
+
+class Timeline:
+    """All events that are kept, oldest first. Read from the engine piece by piece, while it is looked at.
+
+    ``vm.timeline[-1]``, ``for event in vm.timeline``, ``vm.timeline.filter(kind="exit")``, ``.to_records()``.
+    """
+
+    _PIECE = 2048
+
+    def __init__(
+        self, source: Callable[[int, int], tuple[int, bytes]], bounds: Callable[[], tuple[int, int]], vendor: str
+    ) -> None:
+        self._source = source
+        self._bounds = bounds
+        self._vendor = vendor
+
+    def __len__(self) -> int:
+        first, following = self._bounds()
+        return following - first
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def _raw(self) -> Iterator[bytes]:
+        at, following = self._bounds()
+        size = engine.EVENT.size
+        while at < following:
+            at, data = self._source(at, min(self._PIECE, following - at))
+            if not data:
+                return
+            for n in range(0, len(data), size):
+                yield data[n : n + size]
+            at += len(data) // size
+
+    def __iter__(self) -> Iterator[Event]:
+        return (Event(raw, self._vendor) for raw in self._raw())
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> EventList: ...
+    def __getitem__(self, index: int | slice) -> Event | EventList:
+        first, following = self._bounds()
+        if isinstance(index, slice):
+            chosen = range(first, following)[index]
+            if chosen.step == 1 and chosen:
+                return EventList([Event(raw, self._vendor) for raw in self._between(chosen[0], chosen[-1] + 1)])
+            return EventList([self._one(number) for number in chosen])
+        try:
+            return self._one(range(first, following)[index])
+        except IndexError:
+            raise IndexError(f"event {index} is not kept; the timeline has {following - first}") from None
+
+    def _between(self, start: int, end: int) -> Iterator[bytes]:
+        size = engine.EVENT.size
+        while start < end:
+            start, data = self._source(start, min(self._PIECE, end - start))
+            if not data:
+                return
+            for n in range(0, len(data), size):
+                yield data[n : n + size]
+            start += len(data) // size
+
+    def _one(self, number: int) -> Event:
+        return Event(self._source(number, 1)[1], self._vendor)
+
+    def filter(self, kind: str | Sequence[str] | None = None, **fields: Any) -> EventList:
+        """Events of a kind (or one of several; for exits also the common name, ``io``), with these fields."""
+        return EventList([event for event in self if _matches(event, kind, fields)])
+
+    def since(self, position: Position) -> EventList:
+        """Events at or after a position."""
+        first, following = self._bounds()
+        low, high = first, following
+        while low < high:  # positions are in order
+            middle = (low + high) // 2
+            if self._one(middle).position.sequence < position.sequence:
+                low = middle + 1
+            else:
+                high = middle
+        return EventList([Event(raw, self._vendor) for raw in self._between(low, following)])
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """A dictionary per event, as pandas takes them."""
+        return [event.to_dict() for event in self]
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        counted: dict[int, int] = {}
+        at = _OFFSET["kind"]
+        for raw in self._raw():
+            counted[raw[at]] = counted.get(raw[at], 0) + 1
+        return {name: counted[n] for n, name in enumerate(kinds()) if n in counted}
+
+    def explain(self) -> str:
+        """What is in it, counted by kind."""
+        return _counted(self)
+
+    def __repr__(self) -> str:
+        return _listed(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return _table(self)
+
+
+def _matches(event: Event, kind: str | Sequence[str] | None, fields: dict[str, Any]) -> bool:
+    if kind is not None:
+        wanted = (kind,) if isinstance(kind, str) else tuple(kind)
+        if event.kind not in wanted and event.common not in wanted:
+            return False
+    if not fields:
+        return True
+    known = event.to_dict()
+    return all(name in known and known[name] == value for name, value in fields.items())
+
+
+def _counted(events: Timeline | EventList) -> str:
+    counted: dict[str, int] = {}
+    for event in events:
+        counted[event.kind] = counted.get(event.kind, 0) + 1
+    if not counted:
+        return "No events."
+    return (
+        f"{_plural(sum(counted.values()), 'event')}: " + ", ".join(f"{name} {n:,}" for name, n in counted.items()) + "."
+    )
+
+
+_SHOWN = 60
+
+
+def _listed(events: Timeline | EventList) -> str:
+    total = len(events)
+    rows = [
+        f"{e.position.instructions:>10,}.{e.position.sequence:<8} {e.kind:<12} {e.explain()}" for e in events[-_SHOWN:]
+    ]
+    head = f"{_plural(total, 'event')}" + (f", the last {_SHOWN}:" if total > _SHOWN else ":" if total else "")
+    return "\n".join([head, *rows])
+
+
+def _table(events: Timeline | EventList) -> dict[str, str]:
+    total = len(events)
+    rows = [[f"{e.position.instructions:,}", e.side, e.kind, e.explain()] for e in events[-_SHOWN:]]
+    caption = f"{_plural(total, 'event')}" + (f", the last {_SHOWN}" if total > _SHOWN else "")
+    return html.bundle(
+        html.table(caption, ["instructions", "who", "kind", "what happened"], rows, align="r"), _listed(events)
+    )
