@@ -194,10 +194,12 @@ def _text(console: Any) -> str:
     return text.decode("latin-1") if isinstance(text, bytes) else str(text)
 
 
-def run(vm: Any, guest: Guest, image: Image, *, console: bool) -> Outcome:
+def run(vm: Any, guest: Guest, image: Image, *, console: bool, callbacks: bool = False) -> Outcome:
     """Load and run a guest to its end: a HLT with nothing left to inject, a shutdown, a limit, or the last exit stated.
 
-    With ``console`` the text ports are answered by the machine, and the exit lines are not looked at.
+    With ``console`` the text ports are answered by the machine, and only the last of the stops is looked at. With
+    ``callbacks`` reads from ports are answered by functions, as the bare machine needs it: there an unserved port stops
+    nothing.
     """
     vm.load(image)
     if guest.registers:
@@ -205,6 +207,10 @@ def run(vm: Any, guest: Guest, image: Image, *, console: bool) -> Outcome:
     outcome = Outcome()
     if console:
         vm.attach_console()
+    if callbacks:
+        for port in {item.fields["port"] for item in guest.exits if item.reply is not None and item.kind == "io"}:
+            answers = [item.reply for item in guest.exits if item.fields.get("port") == port and item.reply is not None]
+            vm.on_io(port, read=lambda port, size, left=answers: left.pop(0) if left else 0xFF)
     todo = list(guest.inject)
     replies = [item.reply for item in guest.exits for _ in range(item.times)]
 
@@ -246,6 +252,9 @@ def compare(vm: Any, guest: Guest, image: Image, outcome: Outcome) -> list[str]:
     wrong = []
     if outcome.console is not None and guest.console is not None and outcome.console != guest.console:
         wrong.append(f"console: {guest.console!r} stated, {outcome.console!r} came")
+    ends = [item.kind for item in guest.exits if item.kind not in ("io", "mmio")] or ["hlt"]
+    if kind_of(outcome.stops[-1]) != ends[-1]:
+        wrong.append(f"the end: {ends[-1]} stated, {outcome.stops[-1]} came")
     if guest.exits and outcome.console is None:
         stated = [item for item in guest.exits for _ in range(item.times)]
         for index, (item, stop) in enumerate(zip(stated, outcome.stops, strict=False)):

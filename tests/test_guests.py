@@ -64,12 +64,10 @@ def test_on_a_vm(guest: guest_runner.Guest, engine: str, cpu: str | None, mmu: s
 @pytest.mark.parametrize("cpu", ["intel-2006", "amd-2006"])
 def test_on_the_bare_machine(guest: guest_runner.Guest, cpu: str) -> None:
     image = guest.build()
-    for console in _ways(guest):
-        machine = kvmlab.Machine(memory=guest.memory, cpu=cpu)
-        outcome = guest_runner.run(machine, guest, image, console=console)
+    with kvmlab.Machine(memory=guest.memory, cpu=cpu) as machine:
+        outcome = guest_runner.run(machine, guest, image, console=True, callbacks=True)
         wrong = guest_runner.compare(machine, guest, image, outcome)
-        machine.close()
-        assert not wrong, _report(wrong)
+    assert not wrong, _report(wrong)
 
 
 @pytest.mark.skipif(qemu_run.QEMU is None, reason="qemu-system-x86_64 is not installed: nothing to compare with")

@@ -2,6 +2,7 @@
 # and data. Loads, stores, sign and zero extension, a read-modify-write (two exits), a string store.
 #: about: an MMIO device driven from a 64-bit guest
 #: bits: 64
+#: machine: no
 #: org: 0x100000
 #: exit mmio write gpa=0xfe000000 size=1
 #: exit mmio write gpa=0xfe000002 size=2
