@@ -354,6 +354,7 @@ void code_drop_all(struct cpu *cpu);
 
 /* To call whenever what they derive from has changed. */
 void cpu_mode_changed(struct cpu *cpu);      /* CR0, CR4, EFER, CS, SS, RFLAGS.VM, CPL, world: code size, paging, views, masks */
+void cpu_segments_changed(struct cpu *cpu);  /* only CS, SS, CPL or RFLAGS.VM: a far transfer, a delivery */
 void cpu_set_cpl(struct cpu *cpu, unsigned cpl); /* only the privilege level changed */
 void cpu_update_view(struct cpu *cpu, enum seg seg); /* one segment was loaded */
 void cpu_update_attention(struct cpu *cpu);  /* IF, TF, shadow, pins, DR7, activity */

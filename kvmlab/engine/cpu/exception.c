@@ -62,7 +62,7 @@ static void handler_begins(struct cpu *cpu, const struct fault *event, uint64_t 
     if (event->type == TYPE_NMI)
         cpu->interruptibility |= BLOCK_NMI;
     cpu->activity = ACTIVITY_ACTIVE;
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = rip;
 }
 

@@ -321,7 +321,7 @@ OP(op_syscall)
     set_flat(cpu, CS, star >> 32, 0, FLAT_CODE | (is_long ? SEG_L : SEG_DB));
     set_flat(cpu, SS, (star >> 32) + 8, 0, FLAT_DATA);
     set_rflags(cpu, flags);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     if (stepping && !(flags & FLAG_TF))
         cpu->pending_db |= PENDING_NO_STEP;
     cpu->r[REG_RIP] = rip;
@@ -349,7 +349,7 @@ OP(op_sysret)
         set_rflags(cpu, cpu->r[R11] & ~(uint64_t)(FLAG_RF | FLAG_VM));
     else
         set_rflags(cpu, get_rflags(cpu) | FLAG_IF);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = rip;
     return true;
 }
@@ -371,7 +371,7 @@ OP(op_sysenter)
     set_rflags(cpu, get_rflags(cpu) & ~(uint64_t)(FLAG_VM | FLAG_IF | FLAG_RF));
     set_flat(cpu, CS, cs, 0, FLAT_CODE | (is_long ? SEG_L : SEG_DB));
     set_flat(cpu, SS, cs + 8, 0, FLAT_DATA);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[RSP] = is_long ? cpu->msr[MSR_SYSENTER_ESP] : (uint32_t)cpu->msr[MSR_SYSENTER_ESP];
     cpu->r[REG_RIP] = is_long ? cpu->msr[MSR_SYSENTER_EIP] : (uint32_t)cpu->msr[MSR_SYSENTER_EIP];
     return true;
@@ -393,7 +393,7 @@ OP(op_sysexit)
     }
     set_flat(cpu, CS, cs + (to_64 ? 32 : 16), 3, FLAT_CODE | (to_64 ? SEG_L : SEG_DB));
     set_flat(cpu, SS, cs + (to_64 ? 40 : 24), 3, FLAT_DATA);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[RSP] = rsp;
     cpu->r[REG_RIP] = rip;
     return true;

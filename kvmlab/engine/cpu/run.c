@@ -72,13 +72,20 @@ static void derive_mode(struct cpu *cpu)
     for (enum seg seg = ES; seg <= GS; seg++)
         cpu_update_view(cpu, seg);
     cpu->front = cpu->front_of[cpu->cpl == 3];
-    front_flush(cpu);
 }
 
 void cpu_mode_changed(struct cpu *cpu)
 {
     derive_mode(cpu);
+    front_flush(cpu);
     cpu->fetch.valid = 0;
+    cpu_update_attention(cpu);
+}
+
+/* Translations stay: the front has a half per privilege, and a fetch looks at the page and at the privilege. */
+void cpu_segments_changed(struct cpu *cpu)
+{
+    derive_mode(cpu);
     cpu_update_attention(cpu);
 }
 
@@ -101,6 +108,7 @@ void cpu_rebuild(struct cpu *cpu)
     cpu->profile = profile_at(cpu->profile_number);
     cpu->current = cpu->block_start = NULL;
     derive_mode(cpu);
+    front_flush(cpu);
     cpu_update_attention(cpu);
 }
 

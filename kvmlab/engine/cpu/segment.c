@@ -206,7 +206,7 @@ bool load_segment(struct cpu *cpu, enum seg seg, uint16_t selector)
         set_segment(cpu, seg, selector, &d);
     }
     if (seg == SS)
-        cpu_mode_changed(cpu);
+        cpu_segments_changed(cpu);
     else
         cpu_update_view(cpu, seg);
     return true;
@@ -407,7 +407,7 @@ bool far_push(struct cpu *cpu, struct far_stack *stack, unsigned size, uint64_t 
     return true;
 }
 
-/* Last of all: SS and RSP become these. The caller sets CS and the level, then calls cpu_mode_changed(). */
+/* Last of all: SS and RSP become these. The caller sets CS and the level, then calls cpu_segments_changed(). */
 void far_stack_commit(struct cpu *cpu, const struct far_stack *stack)
 {
     if (!stack->is_new) {
@@ -530,7 +530,7 @@ static bool far_jump_real(struct cpu *cpu, uint16_t selector, uint64_t offset)
     if (offset > cpu->seg[CS].limit)
         return raise_error(cpu, VEC_GP, 0);
     set_segment_real(cpu, CS, selector);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = offset;
     return true;
 }
@@ -561,7 +561,7 @@ bool far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size
     if (!check_target(cpu, &cs, gate.offset) || !set_accessed(cpu, &cs))
         return false;
     set_code_segment(cpu, gate.selector, &cs, cpu->cpl);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = gate.offset;
     return true;
 }
@@ -580,7 +580,7 @@ static bool far_call_real(struct cpu *cpu, uint16_t selector, uint64_t offset, u
         return false;
     far_stack_commit(cpu, &stack);
     set_segment_real(cpu, CS, selector);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = offset;
     return true;
 }
@@ -655,7 +655,7 @@ bool far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size
         return false;
     far_stack_commit(cpu, &stack);
     set_code_segment(cpu, gate.selector, &cs, level);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = gate.offset;
     return true;
 }
@@ -717,7 +717,7 @@ static void commit_return(struct cpu *cpu, uint16_t cs_selector, const struct de
     set_code_segment(cpu, cs_selector, cs, level);
     if (is_lower)
         drop_privileged_segments(cpu);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     if (cpu->stack_mask == 0xffff)
         set_stack_pointer(cpu, rsp);
     else
@@ -733,7 +733,7 @@ static bool far_return_real(struct cpu *cpu, unsigned size, uint16_t pop_bytes)
         return raise_error(cpu, VEC_GP, 0);
     set_stack_pointer(cpu, cpu->r[RSP] + 2 * size + pop_bytes);
     set_segment_real(cpu, CS, (uint16_t)cs);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = rip;
     return true;
 }
@@ -760,7 +760,7 @@ bool far_return(struct cpu *cpu, unsigned size, uint16_t pop_bytes)
     } else {
         set_stack_pointer(cpu, cpu->r[RSP] + 2 * size + pop_bytes);
         set_code_segment(cpu, (uint16_t)cs_word, &cs, level);
-        cpu_mode_changed(cpu);
+        cpu_segments_changed(cpu);
     }
     cpu->r[REG_RIP] = rip;
     return true;
@@ -795,7 +795,7 @@ static bool return_real(struct cpu *cpu, unsigned size)
     set_stack_pointer(cpu, cpu->r[RSP] + 3 * size);
     set_segment_real(cpu, CS, (uint16_t)cs);
     set_rflags(cpu, (get_rflags(cpu) & ~mask) | (flags & mask));
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[REG_RIP] = rip;
     return true;
 }
@@ -816,7 +816,7 @@ static bool return_to_vm86(struct cpu *cpu, uint64_t rip, uint16_t cs, uint64_t 
     set_segment_real(cpu, CS, cs);
     for (unsigned k = 0; k < 5; k++)
         set_segment_real(cpu, popped[k], (uint16_t)selector[k]);
-    cpu_mode_changed(cpu);
+    cpu_segments_changed(cpu);
     cpu->r[RSP] = rsp;
     cpu->r[REG_RIP] = rip;
     return true;
@@ -858,7 +858,7 @@ bool interrupt_return(struct cpu *cpu, unsigned size)
     } else {
         set_stack_pointer(cpu, cpu->r[RSP] + 3 * size);
         set_code_segment(cpu, (uint16_t)cs_word, &cs, level);
-        cpu_mode_changed(cpu);
+        cpu_segments_changed(cpu);
     }
     set_rflags(cpu, flags);
     cpu->r[REG_RIP] = rip;

@@ -153,8 +153,8 @@ void set_rflags(struct cpu *cpu, uint64_t value)
     cpu->rflags = (value & FLAGS_DEFINED & ~(uint64_t)FLAGS_STATUS) | FLAG_1;
     set_status_flags(cpu, (uint32_t)value);
     if (changed & FLAG_VM)
-        cpu_mode_changed(cpu);
-    else if (changed & FLAG_AC) /* SMAP and alignment checks look at it */
+        cpu_segments_changed(cpu);
+    if (changed & FLAG_AC) /* SMAP and alignment checks look at it */
         front_flush(cpu);
     cpu_update_attention(cpu);
 }
