@@ -59,6 +59,7 @@ int64_t history_save(kl_vm *vm)
     snapshot->instructions = position.instructions;
     snapshot->sequence = position.sequence;
     snapshot->input = h->cursor;
+    snapshot->asked = h->asked;
     return number;
 }
 
@@ -72,6 +73,7 @@ int history_restore(kl_vm *vm, uint32_t number)
     struct trace *trace = vm->ops->trace(vm);
     trace->sequence = h->snapshots.list[number].sequence;
     h->cursor = h->snapshots.list[number].input;
+    h->asked = h->snapshots.list[number].asked;
     h->next_snapshot = h->snapshots.list[number].instructions + h->interval;
     vm->ops->restored(vm);
     return 0;
@@ -107,11 +109,12 @@ static bool room_for_input(struct history *h)
 }
 
 /* Something else than before is done at a moment in the past: what lay ahead is another story. */
-static void branch(struct history *h)
+static void branch(struct history *h, const kl_position *now)
 {
     uint32_t keep = 0;
     drop_inputs(h, h->cursor);
-    while (keep < h->snapshots.nr && h->snapshots.list[keep].input <= h->cursor)
+    while (keep < h->snapshots.nr && h->snapshots.list[keep].instructions <= now->instructions &&
+           h->snapshots.list[keep].input <= h->cursor)
         keep++;
     snapshots_cut(&h->snapshots, keep);
 }
@@ -136,7 +139,7 @@ void history_log(kl_vm *vm, enum input_kind kind, uint32_t number, uint64_t addr
             h->cursor++; /* the same again: the future stays */
             return;
         }
-        branch(h);
+        branch(h, &position);
     }
     uint8_t *copy = size ? malloc(size) : NULL;
     if (!room_for_input(h) || (size && !copy)) {
@@ -251,13 +254,13 @@ int history_run(kl_vm *vm, const kl_run_args *args, kl_exit *exit)
         int result = run_piece(vm, args, end, exit);
         if (result < 0)
             return result;
+        h->asked = waits_for_answer(exit->reason);
         snapshot_if_due(vm);
         uint64_t now = now_instructions(vm);
         if (exit->reason == KL_EXIT_LIMIT && !exit->no_progress && now < end) {
             apply_inputs_here(vm, false);
             continue;
         }
-        h->asked = waits_for_answer(exit->reason);
         exit->replayed = h->cursor < h->nr_inputs;
         return 0;
     }
@@ -305,7 +308,6 @@ int history_goto(kl_vm *vm, const kl_position *target)
     uint64_t enabled = trace->enabled;
     trace->enabled = 0; /* what happens again was recorded when it happened */
     int result = history_restore(vm, (uint32_t)number);
-    h->asked = false;
     if (result == 0)
         result = replay(vm, target);
     trace->enabled = enabled;

@@ -20,6 +20,7 @@ struct snapshot {
     frame_t nr_frames;
     uint32_t space_generation;
     uint64_t instructions, sequence, input; /* position, and the number of inputs before it */
+    bool asked;             /* taken at a stop that waits for an answer */
 };
 
 struct page_version;        /* snapshot.c */

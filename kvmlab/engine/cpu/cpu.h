@@ -282,7 +282,8 @@ struct cpu {
     struct svm_state svm;
     struct fetch_page fetch;
     uint16_t asid;             /* tag of the TLB entries in use: ASID or VPID, 0 for the host */
-    uint64_t work;             /* work done: exits, deliveries, walks, emulated accesses */
+    uint64_t work;             /* work done: exits, deliveries, walks, emulated accesses, 4096 elements of a string */
+    uint64_t elements;         /* done by repeated string instructions, ever */
     struct tlb tlb;
 
     /* ---- rebuildable: everything above is the state of the processor ---- */

@@ -192,10 +192,10 @@ static bool push_frame(struct cpu *cpu, const struct fault *event, struct far_st
 
 static bool deliver_by_gate(struct cpu *cpu, const struct fault *event, uint64_t flags, uint64_t rip)
 {
-    struct idt_gate gate;
+    struct idt_gate gate = { 0 };
     struct descriptor cs;
     struct far_stack stack;
-    unsigned level;
+    unsigned level = 0;
     bool from_vm86 = is_vm86(cpu);
     if (!read_gate(cpu, event, &gate))
         return false;

@@ -245,6 +245,9 @@ static void count_down(struct cpu *cpu, const struct insn *i, uint64_t elements)
 {
     set_reg_by_size(cpu, RCX, address_size(i), index_of(cpu, i, RCX) - elements);
     cpu->rep_partial = index_of(cpu, i, RCX) != 0;
+    /* by elements, not by runs: how long a run is depends on what is rebuildable */
+    cpu->work += (cpu->elements + elements) / 4096 - cpu->elements / 4096;
+    cpu->elements += elements;
     access_log_commit(cpu);
 }
 

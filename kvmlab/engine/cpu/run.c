@@ -184,8 +184,7 @@ static NOINLINE bool left(struct cpu *cpu, const struct insn *i, enum cpu_stop *
     case LEAVE_REPEAT:
         if (cpu->rep_partial && (cpu->rflags & FLAG_TF))
             cpu->pending_db |= 64; /* the single-step trap comes after each iteration */
-        stand_before(cpu, i);
-        cpu->work++;
+        stand_before(cpu, i); /* its work is counted by elements */
         break;
     case LEAVE_STALE: /* costs no work: whether there was a block must not show */
         stand_before(cpu, i);
