@@ -543,10 +543,10 @@ enum svm_result svm_vmload(struct cpu *cpu, uint64_t pa)
     if (!vmcb_permitted(cpu, pa))
         return SVM_FAULT;
     image_read(cpu, pa, &vmcb);
-    for (unsigned n = 0; n < 4; n++) {
+    for (unsigned n = 0; n < 4; n++)
         load_from(cpu, &vmcb, vmload_segments[n]);
-        cpu_update_view(cpu, vmload_segments[n]);
-    }
+    cpu_update_view(cpu, FS);
+    cpu_update_view(cpu, GS);
     for (unsigned n = 0; n < NR_VMLOAD_MSRS; n++)
         cpu->msr[vmload_msrs[n].msr] = get(&vmcb, (enum vmcb_slot)vmload_msrs[n].row);
     return SVM_DONE;
