@@ -335,9 +335,10 @@ static int machine_run(kl_vm *vm, const kl_run_args *args, kl_exit *exit)
     cpu->skip_stop_at = soft->stopped_at == cpu->retired + 1;
     cpu_update_attention(cpu);
     do {
-        uint64_t before = cpu->retired;
+        uint64_t before = cpu->retired, count = cpu->r[RCX];
         stop = cpu_run(cpu, end - before);
-        if (stop == STOP_WORK && cpu->retired == before)
+        /* A long REP whose every element walks the tables retires nothing for a while, but it counts down. */
+        if (stop == STOP_WORK && cpu->retired == before && cpu->r[RCX] == count)
             break;
     } while (stop == STOP_WORK && cpu->retired < end);
     soft->trace.stops = 0;
