@@ -12,11 +12,14 @@ from core_sources import core_sources
 from running import ROOT, run
 
 ENGINE = ROOT / "kvmlab" / "engine"
-WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+# At -O1 gcc sees some values as uninitialised that it follows at -O2, which the build uses.
+WARNINGS = ["-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Werror"]
 FLAGS = ["-std=c11", "-O1", "-ffp-contract=off", *WARNINGS, '-DKVMLAB_VERSION="test"', f"-I{ENGINE}"]
 HEADERS = {"stdbool.h", "stddef.h", "stdint.h", "stdlib.h", "string.h", "limits.h", "stdalign.h", "stdarg.h"}
 # Written by engine_init() alone, once, while Python holds the import lock: the opcode maps, made from insn.def.
 BUILT_ONCE = {"kvmlab/engine/cpu/insn.c"}
+# What the core finds instead of a host's /dev/kvm where there is none.
+PORT = ["kvmlab/engine/port/devkvm_absent.c"]
 LIBC = {"malloc", "calloc", "realloc", "free", "memcpy", "memmove", "memset", "memcmp"}
 
 
@@ -65,7 +68,7 @@ def test_cpu_knows_nothing_of_hv() -> None:
 def test_has_no_global_state_and_needs_eight_functions_of_libc(tmp_path: Path) -> None:
     """Objects of the core define no writable data, and what they leave undefined is each other's or libc's eight."""
     defined, undefined, writable = set(), set(), []
-    for source in core_sources():
+    for source in [*core_sources(), *PORT]:
         target = tmp_path / (source.replace("/", ".") + ".o")
         run("cc", *FLAGS, "-fno-pic", "-fno-stack-protector", "-U_FORTIFY_SOURCE", "-c", source, "-o", target)
         for line in subprocess.check_output(["nm", target], text=True).splitlines():

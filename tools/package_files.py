@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = {"py.typed", ".py", ".pyi", ".js", ".mjs", ".css", ".json", ".svg", ".html", ".def", ".ld", ".S", ".inc"}
+DATA = {"py.typed", ".py", ".pyi", ".js", ".mjs", ".css", ".json", ".svg", ".html", ".def", ".ld"}
 C = {".c", ".h"}
-# What guests are compiled with is data; the engine's own C is not.
-GUEST_C = ("kvmlab/include/", "kvmlab/bench_guests/")
+# What guests are made from is data; the engine's own C is not.
+GUESTS = ("kvmlab/include/", "kvmlab/bench_guests/")
+GUEST_DATA = C | {".S", ".inc"}
 NOT_OURS = {"__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
 
 
@@ -26,7 +27,7 @@ def sources(suffixes: set[str]) -> list[str]:
 
 
 def package_files() -> list[str]:
-    return sorted({*sources(DATA), *(name for name in sources(C) if name.startswith(GUEST_C))})
+    return sorted({*sources(DATA), *(name for name in sources(GUEST_DATA) if name.startswith(GUESTS))})
 
 
 def labs() -> list[str]:
