@@ -37,6 +37,7 @@ _WHERE = {
     "Timeline": "kvmlab.trace",
     "ToolUnavailable": "kvmlab.errors",
     "Translation": "kvmlab.paging",
+    "VM": "kvmlab.vm",
     "Walk": "kvmlab.paging",
     "assemble": "kvmlab.guest",
     "check": "kvmlab.check",

@@ -217,6 +217,11 @@ def server_check() -> Check:
     )
 
 
+def host_engine() -> tuple[str, str]:
+    """The engine that ``VM()`` takes on this host if nothing more is asked of it, and why."""
+    return "soft", "it runs everywhere and shows everything"
+
+
 def doctor() -> Diagnosis:
     """Look at this host and say which engine runs guests here, why, and what else is missing.
 
@@ -224,7 +229,7 @@ def doctor() -> Diagnosis:
     """
     kvm = kvm_check()
     checks = (engine_check(), kvm, *tools_checks(), *package_checks(), server_check())
-    engine, reason = "soft", "it runs everywhere and shows everything"
+    engine, reason = host_engine()
     return Diagnosis(bool(kvm.ok) and engine == "kvm", engine, reason, checks)
 
 

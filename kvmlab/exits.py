@@ -445,10 +445,7 @@ def _io(stop: Exit) -> str:
     if stop.string:
         form = ("REP " if stop.rep else "") + ("OUTS" if write else "INS")
         elements = f"{_s(count, 'element')} of {_s(size, 'byte')}" if count != 1 else _s(size, "byte")
-        shown = ""
-        if write and self_data(stop):
-            data = self_data(stop)
-            shown = f' ("{data[:24].decode("latin-1")}"{" …" if len(data) > 24 else ""})' if _text_of(data[:24]) else ""
+        shown = _quoted(_string(stop)) if write else ""
         way = f"from {stop.address:#x} to {port}" if write else f"from {port} to {stop.address:#x}"
         what = f"{form} of {elements}{shown} {way} {at}{', going down' if stop.down else ''}"
     elif write:
@@ -458,10 +455,18 @@ def _io(stop: Exit) -> str:
     return f"{head}{what}{why}; {_who(stop, 'I/O')}."
 
 
-def self_data(stop: Exit) -> bytes:
+def _string(stop: Exit) -> bytes:
     """The bytes of a string OUT, where they were read; else empty."""
     data = (stop._extra or {}).get("data")
     return data if isinstance(data, bytes) else b""
+
+
+def _quoted(data: bytes) -> str:
+    """`` ("Hello\\n")`` for text, at most 24 characters; nothing for what is none."""
+    if not data or any(not 0x20 <= byte < 0x7F and byte not in b"\t\r\n" for byte in data):
+        return ""
+    text = repr(data[:24].decode("ascii"))[1:-1].replace("\\'", "'")
+    return f' ("{text}"' + (" …)" if len(data) > 24 else ")")
 
 
 def _mmio(stop: Exit) -> str:

@@ -121,11 +121,14 @@ class Live:
         """Power-on state of the processor; memory stays as it is, and time goes on."""
         self._acquire()
         try:
-            self._handle.reset()
+            self._power_on()
             self._forget_stop()
         finally:
             self._release()
         self._notify()
+
+    def _power_on(self) -> None:
+        self._handle.reset()
 
     # ---- one caller at a time
 

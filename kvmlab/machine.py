@@ -13,10 +13,10 @@ from . import engine as _engine
 from . import html, tables
 from .engine import Handle
 from .entry import entry_state
-from .errors import BadArgument
+from .errors import BadArgument, NotVisible
 from .guest import Image
 from .memory import parse_size
-from .state import SRegs
+from .state import POWER_ON, Regs, SRegs
 from .travel import Travelling
 
 __all__ = ["Computer", "Machine"]
@@ -51,7 +51,7 @@ class Computer(Travelling):
             self._check_image(image)
             if setup:
                 gpa, size = self._slots[0]
-                self._handle.reset()
+                self._power_on()
                 entry = entry_state(image, SRegs._from(self._handle.get_sregs()), gpa, size)
                 for at, data in entry.pages:
                     self._handle.write(_engine.GUEST_PHYSICAL, at, data)
@@ -65,6 +65,16 @@ class Computer(Travelling):
         finally:
             self._release()
         self._notify()
+
+    def _power_on(self) -> None:
+        """Power-on state, also on an engine that has none of its own."""
+        try:
+            self._handle.reset()
+        except NotVisible:
+            self._handle.set_sregs(POWER_ON.raw)
+            self._handle.set_regs(Regs(rip=0xFFF0, rdx=0x600, rflags=2).raw)
+            words = dict.fromkeys(_engine.EVENTS.names, 0) | {"dr.6": 0xFFFF0FF0, "dr.7": 0x400, "xcr0": 1}
+            self._handle.set_events(_engine.EVENTS.pack(words.values()))
 
     def _check_image(self, image: Image) -> None:
         if 0 not in self._slots:

@@ -765,6 +765,12 @@ class SRegs(Moment):
         return html.bundle(shown, repr(self))
 
 
+POWER_ON = SRegs(
+    cs=Segment(0xF000, 0xFFFF0000, 0xFFFF, 0x9B), gdt=DTable(0, 0xFFFF), cr0=0x60000010, apic_base=0xFEE00900
+)
+"""Segments and control registers after power-on (SDM vol. 3A section 9.1)."""
+
+
 def _segment(value: object, name: str) -> Segment:
     if not isinstance(value, Segment):
         raise BadArgument(
