@@ -141,6 +141,10 @@ def test_on_our_own(name: str, kind: str) -> None:
     machine = getattr(kvmlab, kind)(memory=bench_guests.MEMORY, **options)
     machine.on_io(0x500, write=lambda port, size, value: None)
     bench_guests.prepare(machine, name, n)
+    start = int(machine.position)
     stop = machine.run()
     assert stop.reason.name == "HLT", stop
+    stated = bench_guests.GUESTS[name].instructions(n)
+    if stated is not None:
+        assert int(machine.position) - start == stated + 1  # and the HLT
     assert bench_guests.check(name, n, machine.regs.rax) is True

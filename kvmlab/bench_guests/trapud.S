@@ -1,6 +1,6 @@
 # trapud - ring 3 -> ud2 (#UD exception) -> ring 0 handler steps over it -> iretq
 # for machines that cannot deliver a software INT; ends through #GP (hlt, ring 3)
-# instructions: 6 per unit of N (ud2, inc, add, iretq, dec, jnz).  check: N
+# instructions: 5 per unit of N (inc, add, iretq, dec, jnz; a UD2 does not retire).  check: N
         mov     r15, rsp
         mov     r14, rdi
         load_tables
