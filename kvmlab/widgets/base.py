@@ -13,6 +13,7 @@ from .. import html
 from . import assets, model
 from .protocol import Delta, Panel, full
 from .session import Session
+from .still import still
 
 REST_S = 0.25
 """The snapshot that a saved notebook keeps is refreshed this long after the last change."""
@@ -89,7 +90,7 @@ class View(anywidget.AnyWidget):
         if shown is None:
             return None
         data, metadata = shown if isinstance(shown, tuple) else (shown, {})
-        page, text = model.still(self.session.state, self.panel)
+        page, text = still(self.session.state, self.panel)
         return {**data, **html.bundle(page, text)}, metadata
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ _IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.[^"]+)";[ \t]*$', re.MULTILI
 _DECLARATION = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const|let) ([A-Za-z_$][\w$]*))", re.MULTILINE)
 _LIST = re.compile(r"^export \{([^}]*)\};[ \t]*$", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default ", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)\n", re.MULTILINE | re.DOTALL)
 _STRAY = re.compile(r"^\s*(?:import|export)\b(?!\().*$", re.MULTILINE)
 
 
@@ -84,7 +85,8 @@ def _join_modules(entry: Path) -> str:
         if stray:
             raise BundleError(f"{path.relative_to(root)}: form not understood: {stray[0].strip()!r}")
         numbers[path] = len(numbers)
-        bodies[path], exports[path] = text.strip(), found
+        # Every widget carries the module with it, so lines of comment go.
+        bodies[path], exports[path] = _COMMENT.sub("", text).strip(), found
         order.append(path)
 
     visit(entry.resolve(), ())

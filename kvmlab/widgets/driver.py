@@ -6,11 +6,13 @@ A verb is there only where the machine has the function, so a control that could
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import Error
+from ..errors import Busy, Error
+from ..trace import Position
+from .history import Fact
 from .scene import Look, Moment
 
 Detail = Mapping[str, Any]
@@ -51,6 +53,10 @@ def _line(text: str) -> Callable[[Detail], str]:
     return lambda _detail: text
 
 
+def _run(machine: Any, _look: Look, _detail: Detail) -> None:
+    machine.run(progress=False)  # the toolbar shows it
+
+
 def _step_exit(machine: Any, _look: Look, detail: Detail) -> None:
     machine.step_exit(kind=detail.get("kind") or None)
 
@@ -79,6 +85,7 @@ def number(text: object, machine: Any = None) -> int:
 
 def _walk(machine: Any, look: Look, detail: Detail) -> None:
     text = str(detail.get("address", "")).strip()
+    look.turn += 1
     look.address = f"{number(text, machine):#x}" if text else ""
     look.access = str(detail.get("access") or "r")
     look.user = bool(detail.get("user"))
@@ -161,7 +168,7 @@ VERBS: dict[str, Verb] = {
                       needs="step_exit", inside=True),
     "step_exit_back": Verb(_call("step_exit_back"), _line("vm.step_exit_back()"),
                            "going back to the exit before", moves=True, needs="step_exit_back", inside=True),
-    "run": Verb(_call("run"), _line("stop = vm.run()"), "running to user space", moves=True, needs="run"),
+    "run": Verb(_run, _line("stop = vm.run()"), "running to user space", moves=True, needs="run"),
     "reset": Verb(_call("reset"), _line("vm.reset()"), "reset", moves=True, needs="reset"),
     "goto_exit": Verb(_goto_exit, lambda detail: f"vm.goto(vm.timeline.filter(kind=\"exit\")[{int(detail['n']) - 1}])",
                       "going to that exit", moves=True, needs="goto", inside=True),
@@ -193,6 +200,8 @@ def peek(read: Callable[[], Any], otherwise: Any = None) -> Any:
     """What the machine answers, or ``otherwise`` where this engine has no answer."""
     try:
         return read()
+    except Busy:
+        raise
     except (Error, AttributeError, NotImplementedError):
         return otherwise
 
@@ -201,10 +210,12 @@ def capture(machine: Any, stop: Any = None) -> Moment:
     """Reads what marks compare with."""
     if machine is None:
         return Moment()
+    position = peek(lambda: machine.position)
     control = peek(lambda: _control(machine), ())
     pages = peek(lambda: tuple(machine.shadow.pages()), ())
     return Moment(
-        position=peek(lambda: machine.position),
+        position=position,
+        sequence=position.sequence if position is not None else 0,
         regs=peek(lambda: machine.regs),
         sregs=peek(lambda: machine.sregs),
         stop=stop if stop is not None else peek(lambda: machine.last_stop),
@@ -216,6 +227,15 @@ def capture(machine: Any, stop: Any = None) -> Moment:
 def _control(machine: Any) -> tuple[tuple[str, int], ...]:
     block = peek(lambda: machine.vmcs) or peek(lambda: machine.vmcb)
     return tuple((name, int(block[name])) for name in block) if block is not None else ()
+
+
+def facts(machine: Any, sequence: int) -> Iterator[Fact]:
+    """The events from number ``sequence`` on."""
+    timeline = peek(lambda: machine.timeline)
+    if timeline is None:
+        return
+    for event in timeline.since(Position(0, sequence)):
+        yield Fact.of(event)
 
 
 def stop(machine: Any) -> None:

@@ -6,14 +6,36 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import html
-from . import sentence, toolbar
+from . import (
+    code,
+    console,
+    control,
+    exits,
+    paging,
+    registers,
+    segments,
+    sentence,
+    shadow,
+    timeline,
+    toolbar,
+    world,
+)
 from .protocol import Panel
 from .scene import Scene
 
 PANELS: dict[str, Callable[[Scene], Panel]] = {
     "toolbar": toolbar.state,
     "sentence": sentence.state,
+    "world": world.state,
+    "timeline": timeline.state,
+    "code": code.state,
+    "registers": registers.state,
+    "shadow": shadow.state,
+    "paging": paging.state,
+    "control": control.state,
+    "segments": segments.state,
+    "exits": exits.state,
+    "console": console.state,
 }
 """Panel by name: a function of the scene."""
 
@@ -33,11 +55,25 @@ def bench(scene: Scene, panels: Mapping[str, Panel]) -> Panel:
     """The name of it all, the tabs' counts, the lines of Python."""
     return Panel.of([("about", {
         "name": name(scene),
-        "control": "",
-        "counts": [],
+        "control": dict(panels["control"].items).get("head", {}).get("object", "").upper(),
+        "counts": [[key, count] for key, count in counts(panels).items() if count],
         "lines": list(scene.lines),
         "answered": scene.answered,
     })])
+
+
+def counts(panels: Mapping[str, Panel]) -> dict[str, int]:
+    """How much changed inside each tab."""
+    out = {"shadow": 0, "paging": 0, "control": 0, "segments": 0}
+    for key, content in panels["shadow"].items:
+        out["shadow"] += key.startswith("event:") and content["kind"] != "table_write"
+    for key, content in panels["control"].items:
+        out["control"] += content["changed"] if key.startswith("group:") else 0
+    for key, content in panels["segments"].items:
+        out["segments"] += key.startswith("seg:") and bool(content["was"])
+    for key, content in panels["paging"].items:
+        out["paging"] += key.startswith("step:") and content["was"] is not None
+    return out
 
 
 def name(scene: Scene) -> str:
@@ -58,8 +94,3 @@ def saved(state: Mapping[str, Panel]) -> list[Any]:
                 items.append(["lanes", base64.b64encode(timeline.data).decode("ascii")])
     return out
 
-
-def still(state: Mapping[str, Panel], panel: str) -> tuple[str, str]:
-    """The moment as HTML that stands alone, and as text."""
-    said = dict(state["sentence"].items)["say"]["text"] if "sentence" in state else ""
-    return html.paragraph(said), f"kvmlab {panel}: {said}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from .history import History
 
 
 @dataclass
@@ -16,7 +18,9 @@ class Look:
     """As typed; empty follows the last fault, else the instruction pointer."""
     access: str = "r"
     user: bool = False
-    opened: set[str] = field(default_factory=set)
+    turn: int = 0
+    """Counts the walks asked for, so that what was typed is replaced by what it meant."""
+    opened: set[str] = field(default_factory=lambda: {""})
     """Paths of page tables that are open in the tree."""
     kind: str = ""
     """The kind of exit that "next exit" runs to."""
@@ -36,8 +40,8 @@ class Moment:
     """Fields of the VMCS or VMCB, by name, in the order of their table."""
     pages: tuple[Any, ...] = ()
     """Shadow pages."""
-    exits: int = 0
-    """How many exits have happened."""
+    sequence: int = 0
+    """Number of the next event."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +76,20 @@ class Scene:
     failure: Failure | None = None
     lines: tuple[str, ...] = ()
     answered: int = 0
+    history: History = field(default_factory=History)
+    entries: Mapping[str, str] = field(default_factory=dict)
+    """Page-table entries as they were shown at the stop before: address to digits."""
 
     @property
     def visible(self) -> bool:
         """Whether this engine lets itself be looked into."""
         return self.machine is not None and getattr(self.machine, "engine", "") != "kvm"
 
-    def was(self, read: Callable[[Moment], Any]) -> Any:
-        """A value at the stop before, or None where there was none."""
-        if self.before is None or self.before.regs is None:
+    def was(self, part: str, name: str) -> Any:
+        """A value at the stop before, as ``was("regs", "rip")``, or None where there was none."""
+        if self.before is None:
             return None
-        return read(self.before)
+        return getattr(getattr(self.before, part), name, None)
 
 
 def failure(error: BaseException) -> Failure:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from . import story
 from .protocol import Item, Panel
 from .scene import Scene
 
-EMPTY = ("Nothing is loaded yet. Make a machine with vm = kvmlab.VM(), put a program into it with vm.load(image), "
+EMPTY = ("Nothing is loaded yet. Make a machine with `vm = kvmlab.VM()`, put a program into it with `vm.load(image)`, "
          "and this bench shows it.")
 HEAD = 72
 """A heading of the sentence, up to its colon, is no longer than this."""
@@ -15,6 +16,7 @@ def state(scene: Scene) -> Panel:
     text = say(scene)
     colon = text.find(": ")
     items: list[Item] = [("say", {"text": text, "cut": colon + 1 if 0 < colon < HEAD else 0})]
+    items += story.state(scene)
     if scene.failure is not None:
         failure = scene.failure
         items.append(("error", {"title": failure.title, "text": failure.text, "trace": failure.trace}))

@@ -13,12 +13,16 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from ..errors import Busy
 from . import driver, model
+from .history import History
 from .protocol import Delta, Panel, diff
 from .scene import Failure, Look, Moment, Progress, Scene, failure
 
 WAIT_S = 0.04
 """How long a request waits for its thread before it answers "running"."""
+OTHERS_S = 0.1
+"""What a cell does to the machine is shown at most this often."""
 TICK_S = 0.2
 """How often a long run says how far it is."""
 
@@ -48,13 +52,18 @@ class Session:
         self.lock = threading.RLock()
         self._views: weakref.WeakSet[Viewer] = weakref.WeakSet()
         self._now = driver.capture(machine)
+        self._history = History()
+        self._history.move(self._now.sequence, driver.facts(machine, 0))
         self._before: Moment | None = None
         self._run: threading.Thread | None = None
         self._progress: Progress | None = None
         self._error: Failure | None = None
         self._lines: list[str] = []
         self._answered = 0
+        self._entries: dict[str, str] = {}
         self._moving = False
+        self._shown = 0.0
+        self._later: threading.Timer | None = None
         self._forget = driver.listen(machine, self._moved)
         self._publish()
 
@@ -126,6 +135,7 @@ class Session:
             if replaced is not None:
                 self._forget()
                 self.machine = replaced
+                self._history = History()
                 self._forget = driver.listen(replaced, self._moved)
                 self._before = None
             if action.edits:
@@ -169,21 +179,46 @@ class Session:
             thread.join(TICK_S)
 
     def _moved(self, *_: Any) -> None:
-        """The machine was moved by somebody else, a cell for instance."""
+        """The machine was moved by somebody else, a cell for instance; perhaps a million times in a row."""
         if self._moving:
             return
         with self.lock:
+            if self._later is not None:
+                return
+            if time.monotonic() - self._shown < OTHERS_S:
+                self._wake()
+            else:
+                self._show()
+
+    def _wake(self) -> None:
+        self._later = threading.Timer(OTHERS_S, self._late)
+        self._later.daemon = True
+        self._later.start()
+
+    def _late(self) -> None:
+        with self.lock:
+            self._later = None
             if self._run is None and not self._moving:
-                self._error = None
-                self._shift()
-                self._publish()
+                try:
+                    self._show()
+                except Busy:  # a cell runs it at this moment; it will tell again, but perhaps only much later
+                    self._wake()
+
+    def _show(self) -> None:
+        if self._run is None and not self._moving:
+            self._error = None
+            self._shift()
+            self._publish()
 
     def _shift(self) -> None:
         """The stop shown so far becomes the one that marks compare with."""
         now = driver.capture(self.machine)
-        if now.position != self._now.position or self._before is None:
+        if now.position is None or now.position != self._now.position:
             self._before = self._now
+            self._entries = {content["at"]: content["entry"] for key, content in self.state["paging"].items
+                             if key.startswith("step:")}
         self._now = now
+        self._history.move(now.sequence, driver.facts(self.machine, self._history.at))
 
     def _note(self, action: driver.Verb, detail: Mapping[str, Any]) -> None:
         line = action.python(detail)
@@ -191,32 +226,36 @@ class Session:
             self._lines = [*self._lines[-11:], line]
 
     def _finish(self, number: int) -> None:
-        self._answered = number
+        self._answered = max(self._answered, number)
         self._publish()
 
     def _publish(self, only: tuple[str, ...] = ()) -> None:
         """Works out what every panel shows, and sends what differs from what was sent before."""
         with self.lock:
             scene = Scene(self.machine, self._now, self._before, self.look, self._progress, self._error,
-                                tuple(self._lines), self._answered)
+                                tuple(self._lines), self._answered, self._history, self._entries)
             made = model.draw(scene, only)
             state = {**self.state, **made} if only else made
             delta = diff(self.state, state)
             self.state = state
+            self._shown = time.monotonic()
             if delta:
                 for view in list(self._views):
                     view.deliver(delta, state)
 
 
-_sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+# A session holds its machine, so the machine must not be held by this table: it holds the session itself, as observer.
+_sessions: weakref.WeakKeyDictionary[Any, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _sessions_lock = threading.Lock()
 
 
 def session_of(machine: Any) -> Session:
     """The one session of this machine; every bench and every panel of it share it."""
     with _sessions_lock:
-        session = _sessions.get(machine)
+        known = _sessions.get(machine)
+        session = known() if known is not None else None
         if session is None:
-            session = _sessions[machine] = Session(machine)
+            session = Session(machine)
+            _sessions[machine] = weakref.ref(session)
         return session
 

@@ -58,6 +58,8 @@ function set(el, name, value) {
     /** @type {any} */ (el)[name] = value ?? null;
   } else if (name === "value" || name === "checked" || name === "hidden") {
     /** @type {any} */ (el)[name] = value ?? (name === "value" ? "" : false);
+  } else if (name === "turn") {
+    return;
   } else if (value === null || value === undefined || value === false) {
     el.removeAttribute(name);
   } else {
@@ -94,8 +96,10 @@ function update(old, next) {
   }
   for (const name in old.attrs) if (!(name in next.attrs)) set(el, name, undefined);
   patch(el, old.kids, next.kids);
+  // What somebody types stays until Python says something new, or the same again: then `turn` differs.
+  const again = old.attrs.turn !== next.attrs.turn;
   for (const name in next.attrs) {
-    if (old.attrs[name] !== next.attrs[name]) set(el, name, next.attrs[name]);
+    if (old.attrs[name] !== next.attrs[name] || (again && name === "value")) set(el, name, next.attrs[name]);
   }
 }
 

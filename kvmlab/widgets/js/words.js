@@ -9,7 +9,7 @@ const TERMS = {
   "guest": ["guest", "Guest", "The program inside the virtual machine. It believes that it owns the processor."],
   "processor": ["hw", "Processor", "The silicon: it enters and leaves the guest, and checks the rules on the way."],
 };
-const SPLIT = /(shadow tables|hypervisor|[Uu]ser space|\bguest\b(?!-)|\bprocessor\b|#?\b0x[0-9a-f]+\b|#\d+|[a-z]+(?:_[a-z0-9]+)+)/g;
+const SPLIT = /(`[^`]+`|shadow tables|hypervisor|[Uu]ser space|\bguest\b(?!-)|\bprocessor\b|#?\b0x[0-9a-f]+\b|#\d+|[a-z]+(?:_[a-z0-9]+)+)/g;
 
 /**
  * Cuts a sentence into plain text, numbers and terms. Each term is marked once, where it stands first.
@@ -29,6 +29,7 @@ export function pieces(text) {
         seen.add(word);
         return { text: part, kind: again ? "" : "term" };
       }
+      if (part.startsWith("`")) return { text: part.slice(1, -1), kind: "code" };
       return { text: part, kind: /^#?0x|^#\d|_/.test(part) ? "code" : "" };
     });
 }

@@ -6,7 +6,7 @@ import { errorCode, form, ruler, stepRow } from "./walk.js";
 
 /** @type {import("../types.js").Draw} */
 export function draw(root, state, ask) {
-  /** @type {{address: string, access: string, user: boolean, aside: string, wrong: string} | undefined} */
+  /** @type {{address: string, access: string, user: boolean, aside: string, wrong: string, turn: number} | undefined} */
   const query = one(state, "query");
   /** @type {{ok: boolean, text: string, title: string, error: any} | undefined} */
   const result = one(state, "result");

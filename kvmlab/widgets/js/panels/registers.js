@@ -31,6 +31,7 @@ export function draw(root, state, ask) {
       ...says(`New value of ${name}`, mine.wrong || "Hexadecimal. Enter sets it, Escape leaves it as it is."),
       onkeydown: (/** @type {any} */ event) => {
         if (event.key === "Enter") {
+          event.stopPropagation(); // the cell around it would open the editor again
           const text = event.target.value.trim().replace(/[\s_]/g, "").replace(/^0x/i, "");
           if (!/^[0-9a-f]+$/i.test(text) || text.length > r.value.length) {
             mine.wrong = `${name} holds ${r.value.length} hexadecimal digits.`;

@@ -22,7 +22,7 @@ const BUTTONS = {
   step_event: ["Phase", "", "phase", "e", "E", "Next phase", "Goes to the next event inside an entry, an exit or a decision of the hypervisor. Python: vm.step_event()"],
   step_exit: ["Next exit", "", "next", "n", "N", "Next exit", "Runs the guest until the processor leaves it for any reason. Python: vm.step_exit()"],
   run: ["To user space", "user", "", "r", "R", "Run to user space", "Runs until KVM_RUN returns: exits that the hypervisor handles alone do not stop it. Python: vm.run()"],
-  reset: ["Reset", "reset", "", "", "", "Reset", "Back to the start: memory and registers as they were loaded. Python: vm.reset()"],
+  reset: ["Reset", "reset", "", "", "", "Reset", "Power-on state of the processor; memory stays as it is, and time goes on. Python: vm.reset()"],
 };
 
 /** @type {import("../types.js").Draw} */

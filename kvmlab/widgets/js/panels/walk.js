@@ -41,7 +41,7 @@ export function stepRow(id, step) {
   );
 }
 
-/** @param {string} title @param {{address: string, access: string, user: boolean}} query @param {import("../types.js").Ask} ask @param {string} verb @param {string} aside */
+/** @param {string} title @param {{address: string, access: string, user: boolean, turn: number}} query @param {import("../types.js").Ask} ask @param {string} verb @param {string} aside */
 export function form(title, query, ask, verb, aside) {
   /** @param {any} event */
   const send = (event) => {
@@ -52,7 +52,7 @@ export function form(title, query, ask, verb, aside) {
     "div",
     { class: "addr", key: "form" },
     h("b", null, title),
-    h("input", { value: query.address, "aria-label": "Guest-virtual address", spellcheck: "false", "data-role": "address", ...says("Address", "Guest-virtual, hexadecimal or a label of the program. Enter walks. Python: vm.walk(…)"), onkeydown: (/** @type {any} */ e) => { if (e.key === "Enter") send(e); } }),
+    h("input", { value: query.address, turn: query.turn, "aria-label": "Guest-virtual address", spellcheck: "false", "data-role": "address", ...says("Address", "Guest-virtual, hexadecimal or a label of the program. Enter walks. Python: vm.walk(…)"), onkeydown: (/** @type {any} */ e) => { if (e.key === "Enter") send(e); } }),
     h("select", { "aria-label": "Access", value: query.access, onchange: send }, h("option", { value: "r" }, "read"), h("option", { value: "w" }, "write"), h("option", { value: "x" }, "fetch")),
     h("select", { "aria-label": "From", value: query.user ? "user" : "supervisor", onchange: send }, h("option", { value: "supervisor" }, "supervisor"), h("option", { value: "user" }, "user")),
     h("button", { type: "button", class: "plain line", "data-verb": "walk", onclick: send }, "Walk"),

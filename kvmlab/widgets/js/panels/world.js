@@ -50,6 +50,19 @@ export function draw(root, state) {
       h("text", { class: "nm", x: "12", y: String(y + 19.5) }, name),
       h("text", { class: "doing", x: "313", y: String(y + 19.5), "text-anchor": "end" }, doing),
     );
+  if (w.bare) {
+    const text = `A bare machine: the code has the processor to itself, no hypervisor of ours is below it. Code ${w.guest}.`;
+    return render(
+      root,
+      h(
+        "section",
+        { class: "world", role: "region", "aria-label": "World switch" },
+        h("h3", null, "World switch", h("span", { class: "aside" }, w.aside)),
+        h("svg", { class: "ws", viewBox: "0 0 324 31", role: "img", "aria-label": text, "data-role": "world", ...says("World switch", text) }, bar("guest", 0, "Bare machine", w.guest)),
+        h("p", { class: "q2 empty" }, "No hypervisor of ours below it: nothing exits. If the code is itself a hypervisor, its VMCS or VMCB stands below."),
+      ),
+    );
+  }
   const sentence =
     `User space: ${w.user}. Hypervisor: ${w.hv}. Guest: ${w.guest}. KVM_RUN was called ${w.ioctl} times and returned ${w.returns} times. ` +
     `${w.entries} entries and ${w.exits} exits.` + (w.lit ? ` Just taken: ${w.refused && w.lit === "entry" ? "a refused entry" : w.lit}.` : "") + (w.next ? ` Next: ${w.next}.` : "");

@@ -1,0 +1,55 @@
+"""The list of exits with their sentences, and how often each kind came."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from . import driver
+from .history import TO_USER, ExitRecord
+from .protocol import Item, Panel
+from .scene import Scene
+from .timeline import exit_name
+
+AROUND = 60
+"""How many exits are listed before and after the current one."""
+
+
+def state(scene: Scene) -> Panel:
+    history = scene.history
+    total, now = len(history.exits), history.now
+    if not total:
+        return Panel.of([("head", {"text": "No exits yet.", "back": False, "hidden": ""})])
+    back = "goto_exit" in driver.can(scene.machine)
+    low, high = max(0, now - 1 - AROUND), min(total, now + AROUND)
+    hidden = total - (high - low)
+    items: list[Item] = [("head", {
+        "text": "A click on a number shows the state of that moment." if back else "Exits of this run.", "back": back,
+        "hidden": f"{hidden:,} more are not listed; the timeline leads there." if hidden else ""})]
+    for n, record in enumerate(history.exits[low:high], low + 1):
+        items.append((f"exit:{n}", {
+            "position": f"{record.instructions:,}", "reason": reason_text(record.reason),
+            "name": exit_name(scene, record.reason), "what": what(record),
+            "to": "user" if record.marks & TO_USER else "hv",
+            "cost": f"+{record.cost:,}", "now": n == now, "ahead": n > now, "goto": record.instructions}))
+    past = history.exits[:now]
+    for reason, count in Counter(record.reason for record in past).most_common():
+        up = any(record.reason == reason and record.marks & TO_USER for record in past)
+        items.append((f"kind:{reason}", {"reason": reason_text(reason), "name": exit_name(scene, reason),
+                                         "count": count, "to": "user" if up else "hv"}))
+    if past and scene.now.position is not None:
+        instructions = int(scene.now.position)
+        items.append(("rate", {"text": f"{instructions:,} instructions, {now:,} exits: "
+                                       f"one exit per {instructions / now:,.1f} instructions."}))
+    return Panel.of(items)
+
+
+def reason_text(reason: int) -> str:
+    """The number as the manual prints it: decimal on VMX, hexadecimal codes on SVM above 99."""
+    return str(reason) if reason < 100 else f"{reason:#x}"
+
+
+def what(record: ExitRecord) -> str:
+    """The sentence of an exit, without the name that stands beside it."""
+    text = str(record.event.explain())
+    head, colon, rest = text.partition(": ")
+    return rest if colon and len(head) < 60 else text

@@ -1,0 +1,141 @@
+"""The guest's tables and the tables that the processor walks, side by side for one address; and all shadow pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..paging import WalkStep
+from . import bits, driver, paging
+from .history import Fact
+from .protocol import Item, Panel
+from .scene import Scene, blind, hexdigits
+
+SHOWN = ("D", "A", "U", "W", "P")
+MAX_PAGES = 256
+MAX_EVENTS = 40
+
+
+def state(scene: Scene) -> Panel:
+    if not scene.visible:
+        return Panel.of([blind(scene, "its shadow tables")])
+    shadow = driver.peek(lambda: scene.machine.shadow)
+    if shadow is None or scene.now.sregs is None:
+        return Panel.of([("blind", {"button": False, "text": (
+            "This machine has no shadow tables: its processor walks the guest's own.")})])
+    asked, gva = paging.query(scene)
+    look = scene.look
+    guest = driver.peek(lambda: scene.machine.walk(gva, access=look.access, user=look.user))
+    host = driver.peek(lambda: shadow.walk(gva))
+    items: list[Item] = [("query", asked)]
+    items += chain(gva, guest, host)
+    items += pairs(scene, guest, host)
+    items += pages(scene)
+    items += events(scene)
+    return Panel.of(items)
+
+
+def chain(gva: int, guest: Any, host: Any) -> list[Item]:
+    """The address in its three worlds, as far as it gets."""
+    out: list[Item] = [("chain:gva", {"who": "guest", "name": "guest-virtual", "value": f"{gva:#x}", "by": "",
+                                      "says": "The address that the instruction uses."})]
+    if guest is not None and guest.fault is None:
+        out.append(("chain:gpa", {"who": "guest", "name": "guest-physical", "value": f"{int(guest.gpa):#x}",
+                                  "by": "guest tables", "says": "What the guest's own tables make of it."}))
+    if host is not None and host.fault is None:
+        out.append(("chain:hpa", {"who": "hv", "name": "host-physical", "value": f"{int(host.gpa):#x}",
+                                  "by": "shadow tables", "says": "Where the byte really is."}))
+    return [*out, ("verdict", {"text": verdict(guest, host)})]
+
+
+def verdict(guest: Any, host: Any) -> str:
+    """How the two walks agree, in one sentence."""
+    seen = host is not None and host.fault is None
+    if guest is not None and guest.fault is not None:
+        return "The guest's own tables refuse this access: the hypervisor would hand the fault to the guest."
+    if seen:
+        return "The shadow tables lead from the first to the last in one walk. The processor walks only them."
+    return "The shadow has no entry for it yet: an access exits, and the hypervisor makes the entry."
+
+
+def pairs(scene: Scene, guest: Any, host: Any) -> list[Item]:
+    """Guest table and shadow table of the same level beside each other."""
+    name = paging.layout(scene.now.sregs)
+    mine = {step.name: step for step in guest.steps} if guest is not None and name else {}
+    theirs = {step.name: step for step in host.steps} if host is not None else {}
+    out: list[Item] = []
+    fresh = {fact.fields["spte_address"]: fact.fields["was"] for fact in recent(scene) if fact.kind == "fill"}
+    titles = {table for layout in paging.LAYOUTS.values() for table, _, _ in layout}
+    for level in [title for title in ("PML4", "PDPT", "PD", "PT") if title in titles]:
+        one, two = mine.get(level), theirs.get(level)
+        if one is None and two is None:
+            continue
+        size = 32 if name == "32-bit" else 64
+        out.append((f"pair:{level}", {
+            "guest": None if one is None else card(one, "gpa", size),
+            "shadow": None if two is None else card(two, "hpa", 64, fresh.get(two.address)),
+            "noguest": "A large page ends the guest's walk above; the shadow maps it in small pages." if mine else
+                       "Paging is off: no guest table.",
+            "noshadow": "The shadow's walk stops above: no table yet."}))
+    return out
+
+
+def card(step: WalkStep, space: str, size: int, before: int | None = None) -> dict[str, Any]:
+    """One table with the entry on the path."""
+    entry = step.entry
+    width = size if entry >> 32 or size == 32 else 40
+    owner = "guest table" if space == "gpa" else "shadow page"
+    return {
+        "level": step.name, "name": step.name, "where": f"{space} {step.table:06x}", "locked": False,
+        "index": step.index, "entry": hexdigits(entry, width), "was": bits.changed(entry, before, width),
+        "bits": bits.strip(bits.ENTRY, entry, before, "" if step.ok else "P", SHOWN), "ok": step.ok,
+        "title": f"{step.name}, a {owner}", "aside": "", "present": "",
+        "fresh": "" if before is None else "changed" if before & 1 else "new",
+        "says": f"Entry {step.index} of the {owner} at {space} {step.table:#x} is {entry:#x}."}
+
+
+def pages(scene: Scene) -> list[Item]:
+    """All shadow pages, those made since the stop before marked."""
+    now = list(scene.now.pages)
+    old = {key(page) for page in scene.before.pages} if scene.before is not None else None
+    out: list[Item] = [("use", {"text": f"Shadow pages: {len(now)} in use", "used": len(now),
+                                "total": max(len(now), MAX_PAGES), "fills": 0, "zaps": 0})]
+    seen: set[str] = set()
+    for page in now[:MAX_PAGES]:
+        name = key(page)
+        if name in seen:
+            continue
+        seen.add(name)
+        out.append((f"page:{name}", {
+            "gfn": f"{int(page.gfn):x}", "role": f"{int(page.role):x}", "name": f"L{int(page.level)}",
+            "present": str(int(page.present)), "fresh": old is not None and name not in old, "gone": False,
+            "title": f"Shadow page for guest frame {int(page.gfn):#x}",
+            "says": f"Level {int(page.level)}, role word {int(page.role):#x}; {int(page.present)} entries present."}))
+    return out
+
+
+def key(page: Any) -> str:
+    """What names a shadow page: the guest frame that it shadows, and in which role."""
+    return f"{int(page.gfn):x}.{int(page.role):x}"
+
+
+def recent(scene: Scene) -> list[Fact]:
+    """What the hypervisor did to the shadow since the stop before."""
+    if scene.before is None:
+        return []
+    out: list[Fact] = []
+    for record in reversed(scene.history.exits[:scene.history.now]):
+        if record.facts and record.facts[-1].sequence < scene.before.sequence:
+            break
+        out += [fact for fact in record.facts if fact.kind in ("fill", "zap", "table_write")
+                and scene.before.sequence <= fact.sequence < scene.now.sequence]
+    return sorted(out, key=lambda fact: fact.sequence)
+
+
+def events(scene: Scene) -> list[Item]:
+    """Fills and zaps since the stop before."""
+    out: list[Item] = []
+    for fact in recent(scene)[-MAX_EVENTS:]:
+        writable = fact.kind == "fill" and fact.fields["now"] & 2
+        mark = {"zap": "zap", "table_write": "locked"}.get(fact.kind, "fill" if writable else "fillro")
+        out.append((f"event:{fact.sequence}", {"kind": fact.kind, "mark": mark, "text": str(fact.event.explain())}))
+    return out
