@@ -99,6 +99,7 @@ static void enter_mode(unsigned bits)
     cpu->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_AM | CR0_ET;
     for (unsigned n = 0; n < 6; n++)
         cpu->seg[n] = segment_of(&oracle_segments[n], bits == BITS_32, 3);
+    cpu->seg[TR].limit = 0; /* no I/O permission bitmap */
     cpu->cr3 = TABLE_32;
     if (bits == BITS_64) {
         cpu->cr4 = CR4_PAE;

@@ -161,6 +161,9 @@ static void shape_registers(struct oracle_case *c, const struct insn *i)
         r[RCX] = chance(60) ? below(3) : value(c->bits);
 }
 
+/* 0F 01 and 0F C7 with a register are other instructions, which the host may have and the profile not. */
+static bool shares_group(const struct encoding *e) { return e->map == MAP_0F && (e->opcode == 0x01 || e->opcode == 0xc7); }
+
 bool generate(struct oracle_case *c, unsigned row, unsigned bits)
 {
     const struct encoding *e = insn_encoding(row);
@@ -184,7 +187,7 @@ bool generate(struct oracle_case *c, unsigned row, unsigned bits)
         unsigned modrm = (unsigned)random64() & 0xff;
         if (e->digit >= 0)
             modrm = (modrm & 0xc7) | (unsigned)e->digit << 3;
-        if (chance(e->kind == KIND_REG ? 95 : e->kind == KIND_MEM ? 3 : 40))
+        if (chance(e->kind == KIND_REG ? 95 : e->kind == KIND_MEM ? (shares_group(e) ? 0 : 3) : 40))
             modrm |= 0xc0;
         else if (modrm >= 0xc0)
             modrm &= chance(50) ? 0x3f : 0x7f;

@@ -83,7 +83,7 @@ static void install(greg_t *g)
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     (void)info;
-    __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" : : : "memory", "cc"); /* the case's AC is not ours */
+    __asm__ volatile("pushfq\n\tandl $~0x244000, (%%rsp)\n\tpopfq" : : : "memory", "cc"); /* the case's AC, ID, NT */
     if (inside) { /* a fault of the oracle itself: let it crash where it stands */
         signal(number, SIG_DFL);
         return;

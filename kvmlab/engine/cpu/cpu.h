@@ -294,6 +294,7 @@ struct cpu {
     uint8_t request;           /* somebody wants the processor back; written by other threads */
     uint8_t paging;            /* enum paging: row of the walk */
     uint8_t sink[2];
+    uint8_t shift_aux;         /* AF after a shift: 0 or FLAG_AF, by SHIFT_SETS_AF */
     uint64_t linear_mask;      /* ffffffff, or all ones in 64-bit mode */
     uint64_t stack_mask;       /* ffff, ffffffff, or all ones */
     struct seg_view view[6];

@@ -191,7 +191,7 @@ static unsigned operand_bytes(const struct cpu *cpu, enum mode mode, uint32_t at
         return 2;
     if (mode == MODE_LONG64) {
         if (attr & A_F64)
-            return p->op66 && !cpu_behaves(cpu, BEHAVIOUR_NEAR_BRANCH_66_IGNORED) ? 2 : 8;
+            return p->op66 && !(p->rex & 8) && !cpu_behaves(cpu, BEHAVIOUR_NEAR_BRANCH_66_IGNORED) ? 2 : 8;
         if (p->rex & 8)
             return attr & A_IO ? 4 : 8; /* ports have at most four bytes */
         return p->op66 ? 2 : attr & A_D64 ? 8 : 4;

@@ -212,9 +212,10 @@ bool mem_check_write(struct cpu *cpu, enum seg seg, uint64_t offset, unsigned si
 {
     uint64_t linear, pa;
     bool user = cpu->cpl == 3;
-    return check_operand(cpu, seg, offset, size, ACCESS_WRITE, &linear) &&
-           translate(cpu, linear, ACCESS_WRITE, user, &pa) &&
-           translate(cpu, (linear + size - 1) & cpu->linear_mask, ACCESS_WRITE, user, &pa);
+    if (!check_operand(cpu, seg, offset, size, ACCESS_WRITE, &linear) || !translate(cpu, linear, ACCESS_WRITE, user, &pa))
+        return false;
+    uint64_t last = (linear + size - 1) & cpu->linear_mask;
+    return !((linear ^ last) & PAGE_MASK) || translate(cpu, last & PAGE_MASK, ACCESS_WRITE, user, &pa);
 }
 
 bool rmw_begin_slow(struct cpu *cpu, enum seg seg, uint64_t offset, void *to, unsigned size)

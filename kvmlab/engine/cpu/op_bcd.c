@@ -7,31 +7,24 @@
 static uint8_t al(const struct cpu *cpu) { return (uint8_t)cpu->r[RAX]; }
 static uint8_t ah(const struct cpu *cpu) { return (uint8_t)(cpu->r[RAX] >> 8); }
 
-/* AF and CF say whether AL was corrected; the rest follows the new AL. */
-static void ascii_flags(struct cpu *cpu, bool corrected)
-{
-    flags_result8(cpu, al(cpu), corrected, false);
-    cpu->lazy.aux |= corrected ? FLAG_AF : 0;
-}
-
-/* 286 and later add 106h to AX as a whole; the carry out of AL reaches AH. */
-OP(op_aaa)
+/* 286 and later add or subtract 106h as a whole: the carry out of AL reaches AH, and the undefined
+ * flags are those of the 16-bit operation. */
+static bool ascii_adjust(struct cpu *cpu, bool subtract)
 {
     bool correct = (al(cpu) & 15) > 9 || flag_af(cpu);
-    uint16_t ax = (uint16_t)(reg16(cpu, RAX) + (correct ? 0x106 : 0));
-    set_reg16(cpu, RAX, ax & 0xff0f);
-    ascii_flags(cpu, correct);
+    uint16_t before = reg16(cpu, RAX), by = correct ? 0x106 : 0;
+    uint16_t after = (uint16_t)(subtract ? before - by : before + by);
+    if (subtract)
+        flags_sub16(cpu, before, by, after);
+    else
+        flags_add16(cpu, before, by, after);
+    set_cf(cpu, correct);
+    cpu->lazy.aux = correct ? FLAG_AF : 0;
+    set_reg16(cpu, RAX, after & 0xff0f);
     return true;
 }
-
-OP(op_aas)
-{
-    bool correct = (al(cpu) & 15) > 9 || flag_af(cpu);
-    uint16_t ax = (uint16_t)(reg16(cpu, RAX) - (correct ? 0x106 : 0));
-    set_reg16(cpu, RAX, ax & 0xff0f);
-    ascii_flags(cpu, correct);
-    return true;
-}
+OP(op_aaa) { return ascii_adjust(cpu, false); }
+OP(op_aas) { return ascii_adjust(cpu, true); }
 
 OP(op_aam)
 {
@@ -63,8 +56,9 @@ static bool decimal_adjust(struct cpu *cpu, int sign)
         after = (uint8_t)(after + sign * 0x06);
     if (high)
         after = (uint8_t)(after + sign * 0x60);
+    bool overflow = (sign > 0 ? ~before & after : before & ~after) >> 7 & 1;
     set_reg8(cpu, 0, after);
-    flags_result8(cpu, after, carry, false);
+    flags_result8(cpu, after, carry, overflow);
     cpu->lazy.aux |= low ? FLAG_AF : 0;
     return true;
 }

@@ -109,7 +109,9 @@ static unsigned highest_bit(uint64_t v) /* ~0 for 0 */
     static bool count_zeros##BITS(struct cpu *cpu, const struct insn *i, unsigned zeros)     \
     {                                                                                        \
         set_reg##BITS(cpu, i->reg, (uint##BITS##_t)zeros);                                   \
-        change_status_flags(cpu, FLAG_CF | FLAG_ZF, (zeros == BITS ? FLAG_CF : 0u) | (zeros == 0 ? FLAG_ZF : 0u)); \
+        uint32_t cleared = cpu_behaves(cpu, BEHAVIOUR_COUNT_CLEARS_SAP) ? FLAG_SF | FLAG_AF | FLAG_PF : 0; \
+        change_status_flags(cpu, FLAG_CF | FLAG_ZF | cleared,                                \
+                            (zeros == BITS ? FLAG_CF : 0u) | (zeros == 0 ? FLAG_ZF : 0u));   \
         return true;                                                                         \
     }                                                                                        \
     static bool tzcnt##BITS(struct cpu *cpu, const struct insn *i, uint##BITS##_t v)         \

@@ -4,23 +4,20 @@
 #include "access.h"
 #include "flags.h"
 
+ALWAYS_INLINE bool target_inside(const struct cpu *cpu, uint64_t target)
+{
+    return is_64bit(cpu) ? is_canonical(cpu, target) : target <= cpu->seg[CS].limit;
+}
+
 ALWAYS_INLINE MUST_CHECK bool branch_to(struct cpu *cpu, uint64_t target, unsigned size)
 {
     if (size == 2)
         target &= 0xffff;
     else if (size == 4)
         target &= 0xffffffff;
-    if (UNLIKELY(is_64bit(cpu) ? !is_canonical(cpu, target) : target > cpu->seg[CS].limit))
+    if (UNLIKELY(!target_inside(cpu, target)))
         return raise_error(cpu, VEC_GP, 0);
     return jump_to(cpu, target);
-}
-
-/* A target may be checked before a push: the push may fault too, and then nothing has happened. */
-ALWAYS_INLINE MUST_CHECK bool target_allowed(struct cpu *cpu, uint64_t target)
-{
-    if (UNLIKELY(is_64bit(cpu) ? !is_canonical(cpu, target) : target > cpu->seg[CS].limit))
-        return raise_error(cpu, VEC_GP, 0);
-    return true;
 }
 
 #define DEFINE_JCC(name, cc)                                                        \
@@ -59,8 +56,9 @@ OP(op_jmp_J) { return branch_to(cpu, insn_next_rip(cpu, i) + i->imm, i->size); }
     }                                                                               \
     static bool call##BITS(struct cpu *cpu, const struct insn *i, uint##BITS##_t target) \
     {                                                                               \
-        if (!target_allowed(cpu, target))                                           \
-            return false;                                                           \
+        uint64_t top = (cpu->r[RSP] - BITS / 8) & cpu->stack_mask;                  \
+        if (UNLIKELY(!target_inside(cpu, target))) /* a fault of the stack comes first */ \
+            return mem_check_write(cpu, SS, top, BITS / 8) && raise_error(cpu, VEC_GP, 0); \
         return push##BITS(cpu, (uint##BITS##_t)insn_next_rip(cpu, i)) && jump_to(cpu, target); \
     }                                                                               \
     OP(op_call_J_##BITS) { return call##BITS(cpu, i, (uint##BITS##_t)(insn_next_rip(cpu, i) + i->imm)); } \
@@ -105,9 +103,15 @@ static bool loop_if(struct cpu *cpu, const struct insn *i, bool also)
     set_reg_by_size(cpu, RCX, 8 - i->ashift / 8, rcx);
     return true;
 }
+static bool loop_while(struct cpu *cpu, const struct insn *i, bool zf)
+{
+    if (i->rep && cpu_behaves(cpu, BEHAVIOUR_LOOP_REP_PREFIX))
+        zf = i->rep == 0xf3;
+    return loop_if(cpu, i, flag_zf(cpu) == zf);
+}
 OP(op_loop) { return loop_if(cpu, i, true); }
-OP(op_loope) { return loop_if(cpu, i, flag_zf(cpu)); }
-OP(op_loopne) { return loop_if(cpu, i, !flag_zf(cpu)); }
+OP(op_loope) { return loop_while(cpu, i, true); }
+OP(op_loopne) { return loop_while(cpu, i, false); }
 OP(op_jcxz)
 {
     uint64_t next = insn_next_rip(cpu, i);

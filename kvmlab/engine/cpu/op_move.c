@@ -258,7 +258,8 @@ OP(op_bswap_64)
     OP(CMPXCHG##r)                                                                            \
     {                                                                                         \
         uint##BITS##_t a = reg##BITS(cpu, i->rm), accumulator = reg##BITS(cpu, RAX);          \
-        set_reg##BITS(cpu, i->rm, accumulator == a ? reg##BITS(cpu, i->reg) : a);             \
+        if (accumulator == a) /* else the destination keeps its upper half too */             \
+            set_reg##BITS(cpu, i->rm, reg##BITS(cpu, i->reg));                                \
         compared##BITS(cpu, accumulator, a);                                                  \
         return true;                                                                          \
     }                                                                                         \

@@ -2,11 +2,26 @@
  *
  * The double-width operand is AX for bytes and rDX:rAX otherwise. A quotient that does not fit,
  * and a divisor of zero, are #DE with nothing written. The flags that the manual leaves undefined
- * after MUL and IMUL come from the low half of the product; DIV and IDIV leave all flags alone
- * (flags_undefined.def). */
+ * differ by vendor (flags_undefined.def). */
 #include "access.h"
 #include "flags.h"
 #include "wide.h"
+
+/* `low`: the lower half, sign-extended. */
+static void product_flags(struct cpu *cpu, int64_t low, bool overflow)
+{
+    if (cpu_behaves(cpu, BEHAVIOUR_MUL_KEEPS_SZAP))
+        set_cf_of(cpu, overflow, overflow);
+    else
+        flags_result64(cpu, (uint64_t)low, overflow, overflow);
+}
+
+static bool divided(struct cpu *cpu)
+{
+    if (cpu_behaves(cpu, BEHAVIOUR_DIV_WRITES_SZAP))
+        change_status_flags(cpu, FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, FLAG_AF);
+    return true;
+}
 
 /* ---- MUL and IMUL with one operand --------------------------------------------------------- */
 
@@ -14,7 +29,7 @@ static bool mul_Eb(struct cpu *cpu, uint8_t b)
 {
     uint16_t product = (uint16_t)((uint8_t)cpu->r[RAX] * b);
     set_reg16(cpu, RAX, product);
-    flags_result8(cpu, (uint8_t)product, product >> 8, product >> 8);
+    product_flags(cpu, (int8_t)product, product >> 8);
     return true;
 }
 static bool imul_Eb(struct cpu *cpu, uint8_t b)
@@ -22,7 +37,7 @@ static bool imul_Eb(struct cpu *cpu, uint8_t b)
     int16_t product = (int16_t)((int8_t)cpu->r[RAX] * (int8_t)b);
     bool overflow = product != (int8_t)product;
     set_reg16(cpu, RAX, (uint16_t)product);
-    flags_result8(cpu, (uint8_t)product, overflow, overflow);
+    product_flags(cpu, (int8_t)product, overflow);
     return true;
 }
 
@@ -33,7 +48,7 @@ static bool imul_Eb(struct cpu *cpu, uint8_t b)
         uint##BITS##_t high = (uint##BITS##_t)(product >> BITS);                             \
         set_reg##BITS(cpu, RAX, (uint##BITS##_t)product);                                    \
         set_reg##BITS(cpu, RDX, high);                                                       \
-        flags_result##BITS(cpu, (uint##BITS##_t)product, high, high);                        \
+        product_flags(cpu, (int##BITS##_t)(uint##BITS##_t)product, high);                        \
         return true;                                                                         \
     }                                                                                        \
     static bool imul_Ev##BITS(struct cpu *cpu, uint##BITS##_t b)                             \
@@ -42,7 +57,7 @@ static bool imul_Eb(struct cpu *cpu, uint8_t b)
         bool overflow = product != (int##BITS##_t)product;                                   \
         set_reg##BITS(cpu, RAX, (uint##BITS##_t)product);                                    \
         set_reg##BITS(cpu, RDX, (uint##BITS##_t)(product >> BITS));                          \
-        flags_result##BITS(cpu, (uint##BITS##_t)product, overflow, overflow);                \
+        product_flags(cpu, (int##BITS##_t)(uint##BITS##_t)product, overflow);                \
         return true;                                                                         \
     }                                                                                        \
     ALWAYS_INLINE uint##BITS##_t imul_low##BITS(uint##BITS##_t a, uint##BITS##_t b, bool *overflow) \
@@ -60,7 +75,7 @@ static bool mul_Ev64(struct cpu *cpu, uint64_t b)
     struct wide product = wide_mul(cpu->r[RAX], b);
     cpu->r[RAX] = product.low;
     cpu->r[RDX] = product.high;
-    flags_result64(cpu, product.low, product.high, product.high);
+    product_flags(cpu, (int64_t)product.low, product.high);
     return true;
 }
 static bool imul_Ev64(struct cpu *cpu, uint64_t b)
@@ -69,7 +84,7 @@ static bool imul_Ev64(struct cpu *cpu, uint64_t b)
     bool overflow = product.high != (uint64_t)((int64_t)product.low >> 63);
     cpu->r[RAX] = product.low;
     cpu->r[RDX] = product.high;
-    flags_result64(cpu, product.low, overflow, overflow);
+    product_flags(cpu, (int64_t)product.low, overflow);
     return true;
 }
 ALWAYS_INLINE uint64_t imul_low64(uint64_t a, uint64_t b, bool *overflow)
@@ -87,7 +102,7 @@ ALWAYS_INLINE uint64_t imul_low64(uint64_t a, uint64_t b, bool *overflow)
         bool overflow;                                                                               \
         uint##BITS##_t product = imul_low##BITS(a, b, &overflow);                                    \
         set_reg##BITS(cpu, i->reg, product);                                                         \
-        flags_result##BITS(cpu, product, overflow, overflow);                                        \
+        product_flags(cpu, (int##BITS##_t)product, overflow);                                        \
         return true;                                                                                 \
     }                                                                                                \
     OP(op_imul_Gv_Ev_##BITS##r)                                                                      \
@@ -123,7 +138,7 @@ static bool div_Eb(struct cpu *cpu, uint8_t d)
     if (d == 0 || n / d > UINT8_MAX)
         return raise_exception(cpu, VEC_DE);
     set_reg16(cpu, RAX, (uint16_t)(n / d | n % d << 8));
-    return true;
+    return divided(cpu);
 }
 static bool idiv_Eb(struct cpu *cpu, uint8_t divisor)
 {
@@ -131,7 +146,7 @@ static bool idiv_Eb(struct cpu *cpu, uint8_t divisor)
     if (d == 0 || n / d != (int8_t)(n / d))
         return raise_exception(cpu, VEC_DE);
     set_reg16(cpu, RAX, (uint16_t)((uint8_t)(n / d) | (unsigned)(uint8_t)(n % d) << 8));
-    return true;
+    return divided(cpu);
 }
 
 /* The most negative dividend cannot be negated, but its quotients by -1 never fit either. */
@@ -143,7 +158,7 @@ static bool idiv_Eb(struct cpu *cpu, uint8_t divisor)
             return raise_exception(cpu, VEC_DE);                                                      \
         set_reg##BITS(cpu, RAX, (uint##BITS##_t)(n / d));                                             \
         set_reg##BITS(cpu, RDX, (uint##BITS##_t)(n % d));                                             \
-        return true;                                                                                  \
+        return divided(cpu);                                                                          \
     }                                                                                                 \
     static bool idiv_Ev##BITS(struct cpu *cpu, uint##BITS##_t divisor)                                \
     {                                                                                                 \
@@ -153,7 +168,7 @@ static bool idiv_Eb(struct cpu *cpu, uint8_t divisor)
             return raise_exception(cpu, VEC_DE);                                                      \
         set_reg##BITS(cpu, RAX, (uint##BITS##_t)(n / d));                                             \
         set_reg##BITS(cpu, RDX, (uint##BITS##_t)(n % d));                                             \
-        return true;                                                                                  \
+        return divided(cpu);                                                                          \
     }
 DEFINE_DIV(16, 32)
 DEFINE_DIV(32, 64)
@@ -167,7 +182,7 @@ static bool div_Ev64(struct cpu *cpu, uint64_t d)
         return raise_exception(cpu, VEC_DE);
     cpu->r[RAX] = quotient;
     cpu->r[RDX] = remainder;
-    return true;
+    return divided(cpu);
 }
 static bool idiv_Ev64(struct cpu *cpu, uint64_t d)
 {
@@ -177,7 +192,7 @@ static bool idiv_Ev64(struct cpu *cpu, uint64_t d)
         return raise_exception(cpu, VEC_DE);
     cpu->r[RAX] = (uint64_t)quotient;
     cpu->r[RDX] = (uint64_t)remainder;
-    return true;
+    return divided(cpu);
 }
 
 /* ---- forms ----------------------------------------------------------------------------------------- */

@@ -31,6 +31,7 @@
     {                                                                                                   \
         bool cf = ((uint64_t)a << (count - 1)) >> (BITS - 1) & 1;                                       \
         flags_result##BITS(cpu, result, cf, cf ^ SIGN(BITS, result));                                   \
+        cpu->lazy.aux = cpu->shift_aux;                                                                 \
     }                                                                                                   \
     VALUE(shr, BITS)                                                                                    \
     {                                                                                                   \
@@ -40,6 +41,7 @@
     {                                                                                                   \
         bool cf = (uint64_t)a >> (count - 1) & 1;                                                       \
         flags_result##BITS(cpu, result, cf, NEXT_TO_SIGN(BITS, result));                                \
+        cpu->lazy.aux = cpu->shift_aux;                                                                 \
     }                                                                                                   \
     VALUE(sar, BITS)                                                                                    \
     {                                                                                                   \
@@ -49,6 +51,7 @@
     {                                                                                                   \
         bool cf = (int64_t)(int##BITS##_t)a >> (count - 1) & 1;                                         \
         flags_result##BITS(cpu, result, cf, false);                                                     \
+        cpu->lazy.aux = cpu->shift_aux;                                                                 \
     }                                                                                                   \
     VALUE(rol, BITS)                                                                                    \
     {                                                                                                   \
@@ -146,46 +149,35 @@ DEFINE_SHIFT(sar)
 
 /* ---- double shifts --------------------------------------------------------------------------- */
 
-/* 16-bit operands may be shifted by more than 16: then bits of the destination follow those of
- * the source, as if destination:source:destination were shifted. */
-static uint16_t shld_value16(uint16_t a, uint16_t b, unsigned count)
+/* 16-bit operands may be shifted by more than 16: then the bits of `beyond` follow those of the source. */
+static uint64_t three_words(uint16_t first, uint16_t second, uint16_t third)
 {
-    uint64_t all = (uint64_t)a << 32 | (uint64_t)b << 16 | a;
-    return (uint16_t)(all << count >> 32);
+    return (uint64_t)first << 32 | (uint64_t)second << 16 | third;
 }
-static bool shld_carry16(uint16_t a, uint16_t b, unsigned count)
+static uint16_t shld_value16(uint16_t a, uint16_t b, uint16_t beyond, unsigned count)
 {
-    uint64_t all = (uint64_t)a << 32 | (uint64_t)b << 16 | a;
-    return all << count >> 48 & 1;
+    return (uint16_t)(three_words(a, b, beyond) << count >> 32);
 }
-static uint16_t shrd_value16(uint16_t a, uint16_t b, unsigned count)
+static bool shld_carry16(uint16_t a, uint16_t b, uint16_t beyond, unsigned count)
 {
-    uint64_t all = (uint64_t)a << 32 | (uint64_t)b << 16 | a;
-    return (uint16_t)(all >> count);
+    return three_words(a, b, beyond) << count >> 48 & 1;
 }
-static bool shrd_carry16(uint16_t a, uint16_t b, unsigned count)
+static uint16_t shrd_value16(uint16_t a, uint16_t b, uint16_t beyond, unsigned count)
 {
-    uint64_t all = (uint64_t)a << 32 | (uint64_t)b << 16 | a;
-    return all >> (count - 1) & 1;
+    return (uint16_t)(three_words(beyond, b, a) >> count);
+}
+static bool shrd_carry16(uint16_t a, uint16_t b, uint16_t beyond, unsigned count)
+{
+    return three_words(beyond, b, a) >> (count - 1) & 1;
 }
 
+#define DOUBLE(TYPE, NAME, BITS)                                                                           \
+    static TYPE NAME##BITS(uint##BITS##_t a, MAYBE_UNUSED uint##BITS##_t b, MAYBE_UNUSED uint##BITS##_t beyond, unsigned count)
 #define DEFINE_DOUBLE_VALUES(BITS)                                                                         \
-    static uint##BITS##_t shld_value##BITS(uint##BITS##_t a, uint##BITS##_t b, unsigned count)             \
-    {                                                                                                      \
-        return count ? a << count | b >> (BITS - count) : a;                                               \
-    }                                                                                                      \
-    static bool shld_carry##BITS(uint##BITS##_t a, MAYBE_UNUSED uint##BITS##_t b, unsigned count)          \
-    {                                                                                                      \
-        return a >> (BITS - count) & 1;                                                                    \
-    }                                                                                                      \
-    static uint##BITS##_t shrd_value##BITS(uint##BITS##_t a, uint##BITS##_t b, unsigned count)             \
-    {                                                                                                      \
-        return count ? a >> count | b << (BITS - count) : a;                                               \
-    }                                                                                                      \
-    static bool shrd_carry##BITS(uint##BITS##_t a, MAYBE_UNUSED uint##BITS##_t b, unsigned count)          \
-    {                                                                                                      \
-        return a >> (count - 1) & 1;                                                                       \
-    }
+    DOUBLE(uint##BITS##_t, shld_value, BITS) { return count ? a << count | b >> (BITS - count) : a; }      \
+    DOUBLE(bool, shld_carry, BITS) { return a >> (BITS - count) & 1; }                                     \
+    DOUBLE(uint##BITS##_t, shrd_value, BITS) { return count ? a >> count | b << (BITS - count) : a; }      \
+    DOUBLE(bool, shrd_carry, BITS) { return a >> (count - 1) & 1; }
 DEFINE_DOUBLE_VALUES(32)
 DEFINE_DOUBLE_VALUES(64)
 
@@ -195,18 +187,21 @@ DEFINE_DOUBLE_VALUES(64)
 
 #define DEFINE_DOUBLE_BODY(NAME, BITS)                                                                 \
     ALWAYS_INLINE void NAME##_flags##BITS(struct cpu *cpu, uint##BITS##_t a, uint##BITS##_t b,         \
-                                          unsigned count, uint##BITS##_t result)                       \
+                                          uint##BITS##_t beyond, unsigned count, uint##BITS##_t result) \
     {                                                                                                  \
-        bool cf = NAME##_carry##BITS(a, b, count);                                                     \
-        flags_result##BITS(cpu, result, cf, OVERFLOW_##NAME(BITS, result, cf));                        \
+        bool none = count > BITS && cpu_behaves(cpu, BEHAVIOUR_DOUBLE_SHIFT_16_SOURCE);                \
+        bool cf = !none && NAME##_carry##BITS(a, b, beyond, count);                                    \
+        flags_result##BITS(cpu, result, cf, !none && OVERFLOW_##NAME(BITS, result, cf));                        \
+        cpu->lazy.aux = cpu->shift_aux;                                                                \
     }                                                                                                  \
     static bool NAME##_register##BITS(struct cpu *cpu, const struct insn *i, unsigned count)           \
     {                                                                                                  \
         uint##BITS##_t a = reg##BITS(cpu, i->rm), b = reg##BITS(cpu, i->reg);                          \
-        uint##BITS##_t result = NAME##_value##BITS(a, b, count);                                       \
+        uint##BITS##_t beyond = cpu_behaves(cpu, BEHAVIOUR_DOUBLE_SHIFT_16_SOURCE) ? b : a;            \
+        uint##BITS##_t result = NAME##_value##BITS(a, b, beyond, count);                               \
         set_reg##BITS(cpu, i->rm, result);                                                             \
         if (count)                                                                                     \
-            NAME##_flags##BITS(cpu, a, b, count, result);                                              \
+            NAME##_flags##BITS(cpu, a, b, beyond, count, result);                                      \
         return true;                                                                                   \
     }                                                                                                  \
     static bool NAME##_memory##BITS(struct cpu *cpu, const struct insn *i, unsigned count)             \
@@ -214,11 +209,12 @@ DEFINE_DOUBLE_VALUES(64)
         uint##BITS##_t a, b = reg##BITS(cpu, i->reg);                                                  \
         if (!rmw_begin##BITS(cpu, (enum seg)i->seg, ea(cpu, i), &a))                                   \
             return false;                                                                              \
-        uint##BITS##_t result = NAME##_value##BITS(a, b, count);                                       \
+        uint##BITS##_t beyond = cpu_behaves(cpu, BEHAVIOUR_DOUBLE_SHIFT_16_SOURCE) ? b : a;            \
+        uint##BITS##_t result = NAME##_value##BITS(a, b, beyond, count);                               \
         if (!rmw_end##BITS(cpu, result))                                                               \
             return false;                                                                              \
         if (count)                                                                                     \
-            NAME##_flags##BITS(cpu, a, b, count, result);                                              \
+            NAME##_flags##BITS(cpu, a, b, beyond, count, result);                                      \
         return true;                                                                                   \
     }                                                                                                  \
     OP(op_##NAME##_Ib_##BITS##r) { return NAME##_register##BITS(cpu, i, i->imm & COUNT_MASK(BITS)); }  \

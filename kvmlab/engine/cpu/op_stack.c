@@ -80,8 +80,9 @@ OP(op_popa_64) { return raise_exception(cpu, VEC_UD); }
     OP(op_enter_##BITS)                                                                              \
     {                                                                                                \
         unsigned level = i->imm >> 32 & 31, locals = i->imm & 0xffff;                                \
-        uint64_t rbp = cpu->r[RBP], rsp = cpu->r[RSP] - BITS / 8, frame = rsp & cpu->stack_mask;     \
-        if (!write##BITS(cpu, SS, frame, (uint##BITS##_t)rbp))                                       \
+        uint64_t rbp = cpu->r[RBP], rsp = cpu->r[RSP] - BITS / 8;                                    \
+        uint64_t frame = (cpu->r[RSP] & ~cpu->stack_mask) | (rsp & cpu->stack_mask);                 \
+        if (!write##BITS(cpu, SS, rsp & cpu->stack_mask, (uint##BITS##_t)rbp))                       \
             return false;                                                                            \
         for (unsigned n = 1; n < level; n++) {                                                       \
             uint##BITS##_t outer;                                                                    \

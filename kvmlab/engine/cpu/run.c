@@ -106,6 +106,7 @@ void cpu_update_attention(struct cpu *cpu)
 void cpu_rebuild(struct cpu *cpu)
 {
     cpu->profile = profile_at(cpu->profile_number);
+    cpu->shift_aux = cpu_behaves(cpu, BEHAVIOUR_SHIFT_SETS_AF) ? FLAG_AF : 0;
     cpu->current = cpu->block_start = NULL;
     derive_mode(cpu);
     front_flush(cpu);
