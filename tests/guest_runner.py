@@ -222,8 +222,8 @@ def run(vm: Any, guest: Guest, image: Image, *, console: bool, callbacks: bool =
 
     inject("start")
     while len(outcome.stops) < 10_000:
-        if getattr(vm, "engine", "soft") == "kvm":  # cannot count: a second stands for the limit
-            stop = vm.run(time_limit=1.0)
+        if getattr(vm, "engine", "soft") == "kvm":  # cannot count: time stands for the limit
+            stop = vm.run(time_limit=0.5 if any(item.kind == "limit" for item in guest.exits) else 20.0)
         else:
             stop = vm.run(max_instructions=guest.limit)
         outcome.stops.append(stop)

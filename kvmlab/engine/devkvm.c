@@ -551,7 +551,7 @@ static void inject_or_ask(struct devkvm *k)
 
 /* ---- what an I/O instruction was ------------------------------------------------------------------------------- */
 
-struct io_insn { bool string, rep; unsigned length; };
+struct io_insn { bool string, rep, other_address_size; unsigned length; };
 
 static unsigned default_operand_bytes(const struct kvm_sregs *s)
 {
@@ -570,7 +570,9 @@ static bool decode_io(const uint8_t *bytes, unsigned available, bool long_mode, 
             op66 = true;
         else if (b == 0xf2 || b == 0xf3)
             insn->rep = true;
-        else if (b == 0x67 || b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 ||
+        else if (b == 0x67)
+            insn->other_address_size = true;
+        else if (b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 ||
                  (long_mode && (b & 0xf0) == 0x40))
             continue;
         else {
@@ -645,11 +647,20 @@ static bool keep_string(struct devkvm *k, const void *bytes, uint64_t n)
     return true;
 }
 
-/* A repeated OUTS leaves once for each few elements: gather them, they belong to one instruction. */
-static void gather_outs(struct devkvm *k, uint64_t start, uint16_t port, uint8_t size)
+/* What a repeated instruction counts down: CX, ECX or RCX by its address size. */
+static uint64_t count_mask(const struct kvm_sregs *s, const struct io_insn *insn)
+{
+    if (s->cs.l)
+        return insn->other_address_size ? 0xffffffffu : ~0ull;
+    return (s->cs.db != 0) != insn->other_address_size ? 0xffffffffu : 0xffffu;
+}
+
+/* A repeated OUTS leaves once for each few elements: gather them, they belong to one instruction. When the last is out,
+ * RIP may still stand on it: entering then would run on into the next instruction. */
+static void gather_outs(struct devkvm *k, uint64_t start, uint16_t port, uint8_t size, uint64_t mask)
 {
     kl_regs now;
-    while (kernel_regs(k, &now) == 0 && now.rip == start && k->string_bytes + PAGE_SIZE <= STRING_BYTES) {
+    while (kernel_regs(k, &now) == 0 && now.rip == start && (now.gpr[1] & mask) && k->string_bytes + PAGE_SIZE <= STRING_BYTES) {
         if (enter(k) < 0 || k->run->exit_reason != KVM_EXIT_IO || k->run->io.port != port ||
             k->run->io.size != size || k->run->io.direction != KVM_EXIT_IO_OUT)
             return;
@@ -692,7 +703,7 @@ static void describe_io(struct devkvm *k, kl_exit *exit)
     }
     keep_string(k, (const uint8_t *)run + run->io.data_offset, (uint64_t)run->io.size * run->io.count);
     if (insn.rep)
-        gather_outs(k, start, exit->port, exit->size);
+        gather_outs(k, start, exit->port, exit->size, count_mask(&s, &insn));
     kernel_regs(k, &k->behind);
     exit->count = k->string_bytes / exit->size;
     int64_t step = exit->down ? -(int64_t)exit->size : exit->size;
