@@ -492,6 +492,7 @@ bool intercept_attention(const struct cpu *cpu); /* a window or virtual interrup
 bool intercept_triple_fault(struct cpu *cpu) MUST_CHECK;
 /* What a guest reads in CR0/CR4, and what a write really changes (VMX masks and shadows). */
 uint64_t guest_cr_read(const struct cpu *cpu, unsigned cr);
+uint64_t vmx_cr0_required(const struct cpu *cpu);
 uint64_t guest_cr_write(const struct cpu *cpu, unsigned cr, uint64_t value);
 
 /* vmx.c, svm.c: the one way to exit */

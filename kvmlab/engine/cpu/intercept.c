@@ -299,6 +299,15 @@ bool intercept_lmsw(struct cpu *cpu, const struct insn *i, uint16_t value, bool 
     return !is_selective(cpu, cr0) || svm_may_exit(cpu, SVM_EXIT_CR0_SEL_WRITE, 0, 0);
 }
 
+/* VMX operation holds these bits of CR0 at 1 (SDM vol. 3C 23.8); an unrestricted guest may clear PE and PG. */
+uint64_t vmx_cr0_required(const struct cpu *cpu)
+{
+    if (!cpu->vmx.on)
+        return 0;
+    bool unrestricted = in_vmx_guest(cpu) && (secondary(cpu) & VMX_SEC_UNRESTRICTED_GUEST);
+    return unrestricted ? CR0_NE : CR0_PE | CR0_NE | CR0_PG;
+}
+
 uint64_t guest_cr_read(const struct cpu *cpu, unsigned cr)
 {
     switch (cr) {
