@@ -78,21 +78,21 @@ def anchor(data: bytes, base: int, pointer: int, bits: int, starts: Mapping[int,
     return decode(data[pointer - base:], pointer, bits, LINES - BEFORE)
 
 
-def read(machine: Any, linear: int, size: int) -> bytes:
+def read(machine: Any, address: int, size: int) -> bytes:
     """Bytes of the guest from a linear address on, as far as they are mapped."""
     out = b""
     while size > 0:
-        part = min(size, 4096 - linear % 4096)
-        data = driver.peek(partial(_read, machine, linear, part), b"")
+        part = min(size, 4096 - address % 4096)
+        data = driver.peek(partial(_read, machine, address, part), b"")
         out += data
         if len(data) < part:
             break
-        linear, size = linear + part, size - part
+        address, size = address + part, size - part
     return out
 
 
-def _read(machine: Any, linear: int, size: int) -> bytes:
-    where = machine.translate(linear)
+def _read(machine: Any, address: int, size: int) -> bytes:
+    where = machine.translate(address)
     return bytes(machine.memory.read(int(where.gpa), size)) if where.valid else b""
 
 
@@ -101,9 +101,7 @@ def state(scene: Scene) -> Panel:
     if regs is None or sregs is None:
         return Panel.of([("head", {"aside": "", "empty": "No code yet.", "breakpoints": False})])
     bits = mode(regs, sregs)
-    mask = (1 << 64) - 1 if bits == 64 else (1 << 32) - 1
-    base = 0 if bits == 64 else int(sregs.cs.base)
-    pointer = (base + int(regs.rip)) & mask
+    pointer = linear(regs, sregs)
     image = getattr(scene.machine, "image", None)
     source = getattr(image, "lines", None) or {}
     labels: dict[int, str] = {}
@@ -126,6 +124,21 @@ def state(scene: Scene) -> Panel:
             "op": name, "args": symbolic(operands, labels), "now": here, "stop": address in standing,
             "why": why(scene) if here else "", "source": "" if line is None else str(line[1]).strip()}))
     return Panel.of(items)
+
+
+def at(machine: Any, regs: Any, sregs: Any) -> Line | None:
+    """The instruction that these registers point at."""
+    bits = mode(regs, sregs)
+    pointer = linear(regs, sregs)
+    lines = decode(read(machine, pointer, LONGEST), pointer, bits, 1)
+    return lines[0] if lines else None
+
+
+def linear(regs: Any, sregs: Any) -> int:
+    """The linear address of the instruction pointer."""
+    if mode(regs, sregs) == 64:
+        return int(regs.rip)
+    return int(sregs.cs.base) + int(regs.rip) & (1 << 32) - 1
 
 
 def symbolic(operands: str, labels: Mapping[int, str]) -> str:

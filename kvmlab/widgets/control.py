@@ -47,7 +47,9 @@ def state(scene: Scene) -> Panel:
     if not scene.visible:
         return Panel.of([blind(scene, "its VMCS")])
     name, found = block(scene.machine)
-    if found is None or not scene.now.control:
+    if found is None:
+        return Panel.of([])
+    if not scene.now.control:
         return Panel.of([("blind", {"button": False, "text": (
             "There is no VMCS or VMCB yet: the hypervisor makes one for the first entry.")})])
     before = dict(scene.before.control) if scene.before is not None else {}

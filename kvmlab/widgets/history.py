@@ -144,6 +144,10 @@ class History:
         """How many exits lie before the present: the number of the current one."""
         return bisect_left(self.exits, self.at, key=_sequence)
 
+    def before(self, sequence: int) -> int:
+        """How many exits lie before event number ``sequence``."""
+        return bisect_left(self.exits, sequence, key=_sequence)
+
     def counts(self) -> Counts:
         """The four counters at the present."""
         at = {way: bisect_left(numbers, self.at) for way, numbers in self._counts.items()}

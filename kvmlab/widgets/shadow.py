@@ -20,8 +20,7 @@ def state(scene: Scene) -> Panel:
         return Panel.of([blind(scene, "its shadow tables")])
     shadow = driver.peek(lambda: scene.machine.shadow)
     if shadow is None or scene.now.sregs is None:
-        return Panel.of([("blind", {"button": False, "text": (
-            "This machine has no shadow tables: its processor walks the guest's own.")})])
+        return Panel.of([])
     asked, gva = paging.query(scene)
     look = scene.look
     guest = driver.peek(lambda: scene.machine.walk(gva, access=look.access, user=look.user))

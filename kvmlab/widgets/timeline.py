@@ -38,6 +38,8 @@ def state(scene: Scene) -> Panel:
     if scene.machine is None or not total:
         if scene.machine is None:
             what = "No exits yet: nothing is loaded."
+        elif not hasattr(scene.machine, "mmu"):
+            what = "Nothing exits: there is no hypervisor of ours below."
         elif not scene.visible:
             what = "Not visible here: /dev/kvm shows only the exits that go up to user space."
         else:

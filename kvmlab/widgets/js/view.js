@@ -97,7 +97,7 @@ export function open(model, el) {
     const place = (name, cls = "") => h("div", { class: `place ${cls}`, key: name, "data-place": name });
     /** @type {Record<string, string>} */
     const titles = { shadow: "Shadow", paging: "Paging", control: about?.control || "VMCS", segments: "Segments", exits: "Exits" };
-    const tabs = STAGE.filter((name) => store.panels.has(name));
+    const tabs = STAGE.filter((name) => store.panel(name).items.length > 0);
     if (tabs.length && !tabs.includes(local.tab)) local.tab = tabs[0];
     const drawer = local.python
       ? h("div", { class: "py", key: "py", "data-role": "python" }, h("b", null, "Python"), h("pre", { tabindex: "0", "aria-label": "Python of the last clicks" }, (about?.lines ?? []).join("\n") || "Click something: its line of Python appears here."))
