@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from ..paging import Walk, WalkStep
@@ -209,4 +210,4 @@ def tree(scene: Scene, name: str, gva: int) -> list[Item]:
 def read_table(machine: Any, table: int, count: int, size: int) -> list[int]:
     """The entries of a table, or none where it lies outside memory."""
     data = driver.peek(lambda: bytes(machine.memory.read(table, count * size)), b"")
-    return [int.from_bytes(data[i:i + size], "little") for i in range(0, len(data), size)]
+    return list(struct.unpack(f"<{len(data) // size}{'I' if size == 4 else 'Q'}", data))
