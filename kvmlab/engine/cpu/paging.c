@@ -36,10 +36,29 @@ static uint64_t a20(const struct cpu *cpu, uint64_t pa) { return cpu->a20 ? pa :
 
 /* ---- entries ------------------------------------------------------------------------------- */
 
+/* The host page of a table; NULL: no RAM there. Remembered while the space stays as it is. */
+static const uint8_t *table_host(struct cpu *cpu, uint64_t page)
+{
+    if (UNLIKELY(cpu->table_generation != cpu->space->generation)) {
+        memset(cpu->table_page, 0, sizeof cpu->table_page);
+        cpu->table_generation = cpu->space->generation;
+    }
+    unsigned n = page % TABLE_PAGES;
+    if (UNLIKELY(!cpu->table_page[n].host || cpu->table_page[n].page != page)) {
+        frame_t frame = space_frame(cpu->space, page << PAGE_SHIFT, false);
+        cpu->table_page[n].page = page;
+        cpu->table_page[n].host = frame == NO_FRAME ? NULL : memory_host(cpu->space->memory, frame);
+    }
+    return cpu->table_page[n].host;
+}
+
+/* A table that is not in RAM reads as ones. */
 static uint64_t read_entry(struct cpu *cpu, uint64_t pa, unsigned bytes)
 {
-    uint64_t entry = 0;
-    space_read(cpu->space, pa, &entry, bytes);
+    const uint8_t *host = table_host(cpu, pa >> PAGE_SHIFT);
+    uint64_t entry = bytes == 4 ? 0xffffffff : ~0ull;
+    if (host)
+        memcpy(&entry, host + (pa & (PAGE_SIZE - 1)), bytes);
     return entry;
 }
 
