@@ -40,6 +40,36 @@ def doctor() -> None:
 
 
 @app.command()
+def run(
+    guest: Annotated[Path, typer.Argument(help="Assembler text (.S), C (.c), an ELF executable or a flat image.")],
+    engine: Annotated[str, typer.Option(help="auto, soft or kvm.")] = "auto",
+    cpu: Annotated[str | None, typer.Option(help="intel-2006, amd-2006, intel or amd.")] = None,
+    mmu: Annotated[str | None, typer.Option(help="shadow, vtlb or tdp.")] = None,
+    memory: Annotated[str, typer.Option(help="Size, as 4M.")] = "16M",
+    bits: Annotated[int | None, typer.Option(help="16, 32 or 64: the mode it starts in.")] = None,
+    org: Annotated[str | None, typer.Option(help="Address of its first byte, as 0x7c00.")] = None,
+    max_instructions: Annotated[int | None, typer.Option(help="Stop after as many.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="On the bare machine: no hypervisor under it.")] = False,
+) -> None:
+    """Run a guest to its end. Its console (ports 0x3f8 and 0xe9) is stdout; what else happened goes to stderr.
+
+    Ctrl-C stops it and says where it was. The exit status is 0 if it ended with HLT.
+    """
+    from .guest_run import image_of, make_computer, run_and_tell
+
+    image = image_of(guest, bits, None if org is None else _number(org))
+    with make_computer(memory, engine, cpu, mmu, bare) as computer:
+        raise typer.Exit(run_and_tell(computer, image, max_instructions))
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise Error(f"{text!r} is no number.", "Write 4096 or 0x1000.") from None
+
+
+@app.command()
 def labs(folder: Annotated[Path, typer.Argument(help="Where to; made if it does not exist.", metavar="DIR")]) -> None:
     """Copy the lab notebooks into DIR. Notebooks that are there are never overwritten."""
     from .install import copy_labs
@@ -63,6 +93,18 @@ def static(
 
     removed = rewrite(notebook, output)
     print(f"{output or notebook}: {removed} widget views replaced by their HTML")
+
+
+@app.command()
+def speed(
+    guests: Annotated[list[str] | None, typer.Argument(help="Which guests; all, where none is named.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Each figure is the median of as many pairs of runs.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Measure how fast guests run and are stepped here, beside Unicorn in the same run where it is installed."""
+    from .speed import measure_and_tell
+
+    measure_and_tell(pairs, guests or [], json)
 
 
 @kernel_app.command("install")

@@ -2,9 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from running import run
 
@@ -63,3 +67,91 @@ def test_static_says_how_many_views_it_replaced(tmp_path: Path) -> None:
     assert done.returncode == 0 and "1 widget view" in done.stdout
     assert "widget-view" not in (tmp_path / "static.ipynb").read_text()
     assert "widget-view" in saved.read_text()
+
+
+HELLO = """
+_start:
+    mov si, offset text
+    mov dx, 0x3f8
+next:
+    lodsb
+    test al, al
+    jz done
+    out dx, al
+    jmp next
+done:
+    in al, 0x60
+    hlt
+text: .asciz "Hello\\n"
+"""
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str | bytes, name: str = "guest.S") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_run_prints_what_the_guest_prints(guest: Callable[..., Path]) -> None:
+    done = cli("run", guest(HELLO), "--bare")
+    assert (done.returncode, done.stdout) == (0, "Hello\n"), done.stderr
+    assert "HLT" in done.stderr and "rax    00000000000000ff" in done.stderr
+    assert "port 0x60: asked 1 times" in done.stderr
+
+
+def test_run_takes_c(guest: Callable[..., Path]) -> None:
+    text = '#include <kvmguest.h>\nint main(void) { puts("from C"); return 42; }\n'
+    done = cli("run", guest(text, "guest.c"), "--bare")
+    assert (done.returncode, done.stdout) == (0, "from C\n"), done.stderr
+    assert "rax    000000000000002a" in done.stderr
+
+
+def test_run_takes_a_flat_image(guest: Callable[..., Path]) -> None:
+    flat = guest(bytes([0xB0, 0x41, 0xE6, 0xE9, 0xF4]), "guest.bin")  # mov al, 'A'; out 0xe9, al; hlt
+    assert cli("run", flat, "--bare").stdout == "A"
+    assert cli("run", flat, "--bare", "--org", "0x8000").stdout == "A"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("start: jmp start", ["--max-instructions", "1000"], "1,000"),
+        ("ud2", ["--bits", "32"], "Triple fault"),
+    ],
+)
+def test_run_that_does_not_end_well(text: str, options: list[str], said: str, guest: Callable[..., Path]) -> None:
+    done = cli("run", guest(text), "--bare", *options)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "/nowhere/guest.S"], "cannot be read"),
+        (["run", "GUEST", "--bare", "--cpu", "z80"], "z80"),
+        (["run", "GUEST", "--org", "here"], "no number"),
+        (["run", "GUEST", "--memory", "lots"], "lots"),
+        (["run", "GUEST", "--engine", "hard"], "hard"),
+        (["run", "GUEST", "--bare", "--engine", "kvm"], "no hypervisor"),
+        (["labs"], "Missing argument"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], said: str, guest: Callable[..., Path]) -> None:
+    done = cli(*(guest("hlt") if word == "GUEST" else word for word in words))
+    assert done.returncode in (1, 2) and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_ctrl_c_stops_an_endless_guest_and_says_where(guest: Callable[..., Path]) -> None:
+    path = guest("mov al, '!'\nout 0xe9, al\nforever: jmp forever")
+    running = subprocess.Popen(
+        [*KVMLAB, "run", str(path), "--bare"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout and running.stdout.read(1) == "!"
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "stopped at 0x0:0x1004 (forever), after" in said and "Traceback" not in said
