@@ -161,6 +161,44 @@ typedef struct {
 /* which 0: the guest's tables; 1: the tables the processor uses (shadow, EPT, NPT). access 0 r, 1 w, 2 x. */
 int kl_walk_tables(kl_vm *vm, uint32_t vcpu, int which, uint64_t gva, int access, int user, kl_walk *walk);
 
+/* ---- the hypervisor's insides (virtual machines of the soft engine) -------------------------------------- */
+
+typedef struct { uint64_t gpa, size, hpa; uint32_t flags, present; } kl_slot;
+int kl_slot_info(kl_vm *vm, uint32_t slot, kl_slot *info);
+
+typedef struct {
+    uint64_t gfn, hpa;
+    uint32_t role;             /* 3:0 guest levels, 7:4 level, 9:8 quadrant, 12 read-only 13 supervisor 14 no-execute above,
+                                  16 metaphysical, 17 CR0.WP=0, 18 EFER.NXE, 19 CR4.PSE */
+    uint16_t number;           /* of the pool's pages */
+    uint16_t present;          /* entries */
+    uint16_t root_count;
+    uint16_t parents;          /* entries that point here */
+    uint8_t level, guest_levels, quadrant, metaphysical;
+    uint8_t slots, pad[3];     /* bit per memory slot mapped from here */
+} kl_shadow_page;
+int64_t kl_shadow_pages(kl_vm *vm, kl_shadow_page *to, uint64_t n);                 /* newest first; how many there are */
+int kl_shadow_entries(kl_vm *vm, uint32_t number, uint64_t *sptes);                /* 512 of them */
+int64_t kl_shadow_parents(kl_vm *vm, uint32_t number, uint64_t *spte_hpa, uint64_t n);
+int64_t kl_shadow_rmap(kl_vm *vm, uint64_t gfn, uint64_t *spte_hpa, uint64_t n);   /* writable sptes of a guest frame */
+typedef struct {
+    uint64_t root;             /* what CR3 holds while the guest runs */
+    uint64_t pae_root[4];
+    uint64_t fixed, guest_faults, table_writes, zapped, recycled, flushes; /* counters since creation */
+    uint64_t last_written_gfn;
+    uint32_t written, free, total, guest_levels, role, valid;
+} kl_shadow_state;
+int kl_shadow_get_state(kl_vm *vm, kl_shadow_state *state);
+/* 0: the invariants hold; else the letter of the one that does not, *what says it, *where is a host-physical address. */
+int kl_shadow_audit(kl_vm *vm, const char **what, uint64_t *where);
+
+/* Fields of the VMCS (Intel) or VMCB (AMD) of this machine, by row. The number of rows is returned. */
+typedef struct { const char *name, *meaning, *group; uint32_t place /* encoding, or offset */, bytes, exists, writable; uint64_t value; } kl_field;
+int64_t kl_field_get(kl_vm *vm, uint32_t row, kl_field *field);
+int kl_field_set(kl_vm *vm, uint32_t row, uint64_t value);
+typedef struct { const char *id, *area, *rule, *field; uint32_t verdict; /* 0 holds, 1 fails, 2 does not apply, 3 not on this processor */ uint32_t pad; uint64_t value; } kl_check;
+int64_t kl_check_all(kl_vm *vm, kl_check *to, uint64_t n); /* every entry rule on the control structure as it is */
+
 /* ---- the tables, for Python ------------------------------------------------------------------------------ */
 
 typedef struct {

@@ -31,9 +31,9 @@ static bool answer_later(void *context, struct device_access *access)
     return false; /* user space answers every access */
 }
 
-struct soft *soft_new(const struct profile *profile, const struct engine_ops *ops)
+struct soft *soft_new(const struct profile *profile, const struct engine_ops *ops, size_t bytes)
 {
-    struct soft *soft = calloc(1, sizeof *soft);
+    struct soft *soft = calloc(1, bytes);
     if (!soft)
         return NULL;
     soft->vm.ops = ops;
@@ -447,11 +447,13 @@ int soft_create(const kl_config *config, kl_vm **vm, const char **error)
         *error = "no such processor; kl_profile_name() lists them";
         return -(int)KL_EINVAL;
     }
+    if (config->kind && text_equal(config->kind, "vm"))
+        return soft_create_vm(config, profile, vm, error);
     if (!config->kind || !text_equal(config->kind, "machine")) {
-        *error = "no such kind; there is \"machine\"";
+        *error = "no such kind; there are \"vm\" and \"machine\"";
         return -(int)KL_EINVAL;
     }
-    struct soft *soft = soft_new(profile, &machine_ops);
+    struct soft *soft = soft_new(profile, &machine_ops, sizeof *soft);
     if (!soft) {
         *error = "no memory for a machine";
         return -(int)KL_ENOMEM;

@@ -18,7 +18,9 @@ struct soft {
     bool single_step;
 };
 
-struct soft *soft_new(const struct profile *profile, const struct engine_ops *ops);
+/* `bytes`: of a struct that begins with struct soft. */
+struct soft *soft_new(const struct profile *profile, const struct engine_ops *ops, size_t bytes);
+int soft_create_vm(const kl_config *config, const struct profile *profile, kl_vm **vm, const char **error); /* soft_vm.c */
 void soft_release(struct soft *soft);
 void cpu_get_regs(struct cpu *cpu, kl_regs *regs);
 void cpu_set_regs(struct cpu *cpu, const kl_regs *regs);

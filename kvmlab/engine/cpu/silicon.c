@@ -96,6 +96,7 @@ uint32_t silicon_entry_check(const struct cpu *cpu)
     return silicon_is_intel(cpu) ? cpu->vmx.entry_failed : cpu->svm.entry_failed;
 }
 bool silicon_requested(struct cpu *cpu) { return *(volatile uint8_t *)&cpu->request != 0; }
+void silicon_take_request(struct cpu *cpu) { cpu->request = 0; }
 struct trace *silicon_trace(struct cpu *cpu) { return cpu->trace; }
 
 void silicon_power_on(struct cpu *cpu)

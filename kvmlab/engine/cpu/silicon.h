@@ -76,6 +76,7 @@ unsigned silicon_physical_bits(const struct cpu *cpu);
 uint32_t silicon_entry_check(const struct cpu *cpu);               /* row + 1 of the entry rule that failed last, 0: none */
 uint64_t silicon_cr4_defined(const struct cpu *cpu);               /* CR4 bits that the processor has */
 bool silicon_requested(struct cpu *cpu);                           /* somebody wants the processor back */
+void silicon_take_request(struct cpu *cpu);
 /* What a guest of a hypervisor may see: the processor's own leaf, filtered by the column `virtualised` of cpuid.def. */
 void silicon_guest_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t silicon_guest_cr4(const struct cpu *cpu);                 /* CR4 bits that go with it */
