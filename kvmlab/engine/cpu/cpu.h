@@ -192,7 +192,7 @@ struct vmx_state {
     uint8_t on;              /* VMX operation */
     uint8_t current_valid;   /* a VMCS is current */
     uint8_t launched;        /* launch state of the current VMCS */
-    uint8_t pad0;
+    uint8_t checked;         /* enum vmcs_part: parts that passed their checks and have not changed since */
     uint32_t entry_failed;   /* number (1..) of the first failed row of vmx_check.def, 0: none */
     uint64_t vmxon, current; /* physical addresses */
     uint64_t field[VMCS_SLOTS]; /* the current VMCS, by row of vmcs.def; flushed to memory by vmcs_flush() */

@@ -127,7 +127,14 @@ int vmcs_slot(const struct cpu *cpu, uint32_t encoding); /* of the field, for ei
 void vmcs_load(struct cpu *cpu, uint64_t pa);  /* makes it the cached one */
 void vmcs_unload(struct cpu *cpu);             /* flushes; no VMCS is current */
 void vmcs_mark_clear(struct cpu *cpu, uint64_t pa); /* launch state clear, of a region that is not current */
-void vmcs_set(struct cpu *cpu, enum vmcs_slot slot, uint64_t value);     /* what the silicon stores; journalled */
+void vmcs_change(struct cpu *cpu, enum vmcs_slot slot, uint64_t value);  /* journalled; what depends on it is checked again */
+static inline void vmcs_set(struct cpu *cpu, enum vmcs_slot slot, uint64_t value)
+{
+    if (cpu->vmx.field[slot] != value)
+        vmcs_change(cpu, slot, value);
+}
+/* Rules that need not be evaluated again while nothing they look at has changed. */
+enum vmcs_part { PART_CONTROLS = 1, PART_HOST = 2, PART_CR = 4, PART_SEGMENTS = 8, PART_HOST_LONG = 16 /* EFER.LMA at that time */ };
 #define VMCS(cpu, name) ((cpu)->vmx.field[FIELD_##name])
 
 /* vmx_check.c. The first rule that fails among those with this failure class, or 0; the field it found wrong in *field. */

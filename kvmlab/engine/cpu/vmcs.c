@@ -67,6 +67,7 @@ void vmcs_load(struct cpu *cpu, uint64_t pa)
     for (unsigned slot = 0; slot < NR_VMCS_FIELDS; slot++)
         cpu->vmx.field[slot] = cut(slot, cpu->vmx.field[slot]);
     cpu->vmx.launched = launched == 1;
+    cpu->vmx.checked = 0;
     cpu->vmx.current = pa;
     cpu->vmx.current_valid = 1;
 }
@@ -99,12 +100,34 @@ void vmcs_mark_clear(struct cpu *cpu, uint64_t pa)
     space_write(cpu->space, pa + REGION_LAUNCHED, &launched, sizeof launched);
 }
 
-void vmcs_set(struct cpu *cpu, enum vmcs_slot slot, uint64_t value)
+/* Which rules look at a field: see the areas of vmx_check.def. */
+static unsigned parts_of(unsigned slot, uint64_t changed)
+{
+    switch (slot) {
+    case FIELD_vm_entry_interruption_info:
+    case FIELD_vm_entry_exception_error_code:
+    case FIELD_vm_entry_instruction_length: return PART_CONTROLS;
+    case FIELD_guest_rip:
+    case FIELD_guest_rsp: return 0;
+    case FIELD_guest_rflags: return changed & FLAG_VM ? PART_SEGMENTS : 0;
+    case FIELD_guest_cr0: return PART_CONTROLS | PART_CR | PART_SEGMENTS;
+    default: break;
+    }
+    switch (vmcs_rows[slot].group) {
+    case VMCS_CONTROL: return PART_CONTROLS | PART_HOST | PART_CR | PART_SEGMENTS;
+    case VMCS_HOST: return PART_HOST;
+    case VMCS_GUEST: return PART_CR | PART_SEGMENTS;
+    default: return 0;
+    }
+}
+
+void vmcs_change(struct cpu *cpu, enum vmcs_slot slot, uint64_t value)
 {
     uint64_t old = cpu->vmx.field[slot];
     value = cut(slot, value);
     if (old == value)
         return;
     cpu->vmx.field[slot] = value;
+    cpu->vmx.checked &= (uint8_t)~parts_of(slot, old ^ value);
     emit(cpu, EVENT_FIELD_WRITE, vmcs_rows[slot].encoding, old, value, cpu->vmx.current, 0);
 }

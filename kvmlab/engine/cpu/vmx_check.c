@@ -217,13 +217,6 @@ static bool injects_one_of(const struct checker *c, uint32_t exceptions, bool ex
 
 #define INTEL_64 (cpu_has(c->cpu, FEATURE_LM))
 #define DEBUGCTL_DEFINED 0x1c3u /* LBR, BTF, TR, BTS, BTINT */
-#define VIRTUAL_TPR 0x80
-static uint8_t virtual_tpr(const struct checker *c)
-{
-    uint8_t tpr = 0;
-    space_read(c->cpu->space, V(virtual_apic_page_address) + VIRTUAL_TPR, &tpr, 1);
-    return tpr;
-}
 
 /* ---- VM-execution controls ---------------------------------------------------------------------------------- */
 
@@ -234,9 +227,6 @@ RULE(CTL_EXEC_06, ALWAYS, V(cr3_target_count) <= 4)
 RULE(CTL_EXEC_07, primary(c, VMX_PRI_USE_IO_BITMAPS),
      both(c, FIELD_io_bitmap_a, physical(c, V(io_bitmap_a), 4096), FIELD_io_bitmap_b, physical(c, V(io_bitmap_b), 4096)))
 RULE(CTL_EXEC_08, primary(c, VMX_PRI_USE_MSR_BITMAPS), physical(c, V(msr_bitmaps), 4096))
-RULE(CTL_EXEC_09, primary(c, VMX_PRI_USE_TPR_SHADOW), physical(c, V(virtual_apic_page_address), 4096))
-RULE(CTL_EXEC_10, primary(c, VMX_PRI_USE_TPR_SHADOW), !(V(tpr_threshold) & ~0xfull))
-RULE(CTL_EXEC_11, primary(c, VMX_PRI_USE_TPR_SHADOW), (V(tpr_threshold) & 0xf) <= virtual_tpr(c) >> 4)
 RULE(CTL_EXEC_12, ALWAYS, !pin(c, VMX_PIN_VIRTUAL_NMIS) || pin(c, VMX_PIN_NMI_EXITING))
 RULE(CTL_EXEC_13, ALWAYS, !primary(c, VMX_PRI_NMI_WINDOW_EXITING) || pin(c, VMX_PIN_VIRTUAL_NMIS))
 RULE(CTL_EXEC_22, secondary(c, VMX_SEC_ENABLE_VPID), V(vpid) != 0)
@@ -267,7 +257,6 @@ RULE(CTL_ENTRY_06, injecting(c),
          (!injecting_type(c, TYPE_OTHER_EVENT) || vmx_control_allowed(c->cpu, CONTROL_PRI_MONITOR_TRAP_FLAG)))
 RULE(CTL_ENTRY_07, injecting_type(c, TYPE_NMI), EVENT_VECTOR(injection(c)) == VEC_NMI)
 RULE(CTL_ENTRY_08, injecting_type(c, TYPE_HARDWARE_EXCEPTION), EVENT_VECTOR(injection(c)) < 32)
-RULE(CTL_ENTRY_09, injecting_type(c, TYPE_OTHER_EVENT), EVENT_VECTOR(injection(c)) == 0)
 RULE(CTL_ENTRY_10, injecting(c), error_code_flag_right(c))
 RULE(CTL_ENTRY_11, injecting(c), !(injection(c) & 0x7ffff000))
 RULE(CTL_ENTRY_12, injecting(c) && (injection(c) & EVENT_HAS_ERROR), !(V(vm_entry_exception_error_code) >> 16))
@@ -432,24 +421,53 @@ static const struct rule rules[] = {
 
 enum check_failure vmx_check_failure(unsigned row) { return (enum check_failure)rules[row - 1].failure; }
 
-static bool is_here(const struct cpu *cpu, const struct rule *rule) { return rule->since <= vmx_generation(cpu) && rule->rule; }
+static bool is_here(unsigned generation, const struct rule *rule) { return rule->since <= generation && rule->rule; }
 
-static unsigned first_failing(struct cpu *cpu, enum check_failure from, enum check_failure to, uint16_t *field)
+/* The first rule of the rows first .. last that fails, or 0. */
+static unsigned first_failing(struct cpu *cpu, unsigned first, unsigned last, uint16_t *field)
 {
-    for (unsigned n = 0; n < NR_RULES; n++) {
-        struct checker c = { cpu, rules[n].field };
-        if (rules[n].failure < from || rules[n].failure > to || !is_here(cpu, &rules[n]) || rules[n].rule(&c) != VERDICT_FAILS)
+    unsigned generation = vmx_generation(cpu);
+    for (unsigned row = first; row <= last; row++) {
+        const struct rule *rule = &rules[row - 1];
+        struct checker c = { cpu, rule->field };
+        if (!is_here(generation, rule) || rule->rule(&c) != VERDICT_FAILS)
             continue;
         *field = c.field;
-        return n + 1;
+        return row;
     }
     return CHECK_NO_VMX_RULE;
 }
-unsigned vmx_check_controls(struct cpu *cpu, uint16_t *field) { return first_failing(cpu, FAILURE_ERROR_7, FAILURE_ERROR_7, field); }
-unsigned vmx_check_host_state(struct cpu *cpu, uint16_t *field) { return first_failing(cpu, FAILURE_ERROR_8, FAILURE_ERROR_8, field); }
+
+/* The same, unless the part has passed before and nothing of it has changed. */
+static unsigned check_part(struct cpu *cpu, enum vmcs_part part, unsigned first, unsigned last, uint16_t *field)
+{
+    if (cpu->vmx.checked & part)
+        return CHECK_NO_VMX_RULE;
+    unsigned failed = first_failing(cpu, first, last, field);
+    if (!failed)
+        cpu->vmx.checked |= (uint8_t)part;
+    return failed;
+}
+
+unsigned vmx_check_controls(struct cpu *cpu, uint16_t *field)
+{
+    return check_part(cpu, PART_CONTROLS, CHECK_CTL_EXEC_01, CHECK_CTL_ENTRY_13, field);
+}
+
+unsigned vmx_check_host_state(struct cpu *cpu, uint16_t *field)
+{
+    uint8_t long_now = is_long_active(cpu) ? PART_HOST_LONG : 0;
+    if ((cpu->vmx.checked & PART_HOST_LONG) != long_now)
+        cpu->vmx.checked = (uint8_t)((cpu->vmx.checked & ~(PART_HOST | PART_HOST_LONG)) | long_now);
+    return check_part(cpu, PART_HOST, CHECK_HOST_CR_01, CHECK_HOST_ASZ_08, field);
+}
+
 unsigned vmx_check_guest_state(struct cpu *cpu, uint16_t *field)
 {
-    return first_failing(cpu, FAILURE_EXIT_33, FAILURE_EXIT_33_LINK, field);
+    unsigned failed = check_part(cpu, PART_CR, CHECK_GUEST_CR_01, CHECK_GUEST_CR_21, field);
+    if (!failed)
+        failed = check_part(cpu, PART_SEGMENTS, CHECK_GUEST_SEG_01, CHECK_GUEST_SEG_38, field);
+    return failed ? failed : first_failing(cpu, CHECK_GUEST_RIP_01, CHECK_GUEST_PDP_02, field);
 }
 
 #define MSR_SMM_MONITOR_CTL 0x9b
@@ -469,7 +487,7 @@ void vmx_check_all(struct cpu *cpu, struct check_verdict *verdict)
     for (unsigned n = 0; n < NR_RULES; n++) {
         struct checker c = { cpu, rules[n].field };
         memset(&verdict[n], 0, sizeof verdict[n]);
-        verdict[n].verdict = (uint8_t)(is_here(cpu, &rules[n]) ? rules[n].rule(&c) : VERDICT_NOT_HERE);
+        verdict[n].verdict = (uint8_t)(is_here(vmx_generation(cpu), &rules[n]) ? rules[n].rule(&c) : VERDICT_NOT_HERE);
         verdict[n].field = c.field;
         verdict[n].value = c.field < NR_VMCS_FIELDS ? cpu->vmx.field[c.field] : 0;
     }
