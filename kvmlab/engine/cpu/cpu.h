@@ -109,6 +109,7 @@ struct tlb {
     uint32_t epoch, global_epoch;
 };
 #define FRONT_SIZE 256
+#define FRONT_LIST 64
 #define TABLE_PAGES 256
 struct tlb_front {   /* rebuildable: a host pointer where an access needs no further check */
     uint64_t read, write; /* linear page address, or 1: no */
@@ -302,6 +303,8 @@ struct cpu {
     const struct profile *profile;
     struct tlb_front *front;   /* front_of[cpl == 3] */
     struct tlb_front front_of[2][FRONT_SIZE];
+    uint16_t filled[FRONT_LIST]; /* entries of front_of in use, so that a flush costs what was filled since the last */
+    uint16_t nr_filled;        /* above FRONT_LIST: too many to list */
     struct { uint64_t page; const uint8_t *host; } table_page[TABLE_PAGES]; /* where page tables lie: paging.c */
     uint32_t table_generation; /* of the space, when they were looked up */
     uint8_t *fetch_host;       /* host page of cpu->fetch; NULL: look it up, or no RAM */

@@ -144,6 +144,15 @@ static bool data_breakpoint_on_page(const struct cpu *cpu, uint64_t linear)
     return false;
 }
 
+static void note_filled(struct cpu *cpu, const struct tlb_front *f)
+{
+    unsigned half = cpu->front == cpu->front_of[1];
+    if (cpu->nr_filled < FRONT_LIST)
+        cpu->filled[cpu->nr_filled] = (uint16_t)(half * FRONT_SIZE + (unsigned)(f - cpu->front));
+    if (cpu->nr_filled <= FRONT_LIST)
+        cpu->nr_filled++;
+}
+
 /* After an access succeeded: remember the host page, so that the next one is a comparison. */
 static void front_fill(struct cpu *cpu, uint64_t linear, bool is_write)
 {
@@ -158,6 +167,8 @@ static void front_fill(struct cpu *cpu, uint64_t linear, bool is_write)
         return;
     struct tlb_front *f = front_at(cpu, linear);
     uint8_t *host = memory_host(cpu->space->memory, frame);
+    if (f->read == 1 && f->write == 1)
+        note_filled(cpu, f);
     if (f->read != page && f->write != page)
         f->read = f->write = 1;
     else if (f->host != host)

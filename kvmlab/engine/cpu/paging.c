@@ -277,9 +277,14 @@ static void tlb_insert(struct cpu *cpu, uint64_t page, const struct walk *walk)
 
 void front_flush(struct cpu *cpu)
 {
-    for (unsigned k = 0; k < 2; k++)
-        for (unsigned n = 0; n < FRONT_SIZE; n++)
-            cpu->front_of[k][n].read = cpu->front_of[k][n].write = 1;
+    bool listed = cpu->nr_filled <= FRONT_LIST;
+    unsigned count = listed ? cpu->nr_filled : 2 * FRONT_SIZE;
+    for (unsigned k = 0; k < count; k++) {
+        unsigned n = listed ? cpu->filled[k] : k;
+        struct tlb_front *f = &cpu->front_of[n / FRONT_SIZE][n % FRONT_SIZE];
+        f->read = f->write = 1;
+    }
+    cpu->nr_filled = 0;
     cpu->fetch_host = NULL;
 }
 

@@ -508,6 +508,7 @@ struct cpu *cpu_new(const struct profile *profile, struct space *space, struct t
         return NULL;
     cpu->space = space;
     cpu->trace = trace;
+    cpu->nr_filled = FRONT_LIST + 1; /* the first flush makes every entry an empty one */
     while (profile_at(cpu->profile_number) != profile)
         cpu->profile_number++;
     cpu->profile = profile;
