@@ -2,7 +2,7 @@
 # Variables given here reach them: make lab BROWSER=none, make inplace PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test dev inplace lint fmt asan wasm
+.PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed
 help:           ## this list
 	@sed -n 's/^\([a-z]*\): *## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -22,3 +22,7 @@ asan:           ## the C tests under AddressSanitizer and UBSan
 	@tools/asan.sh
 wasm:           ## the core as build-wasm/engine.wasm
 	@tools/wasm.sh
+fuzz:           ## random code under the sanitizers: RUNS=100000 SEED=…
+	@tools/fuzz.sh
+speed:          ## the benchmark, beside Unicorn
+	@tools/speed.sh

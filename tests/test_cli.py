@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,4 +155,6 @@ def test_ctrl_c_stops_an_endless_guest_and_says_where(guest: Callable[..., Path]
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert "stopped at 0x0:0x1004 (forever), after" in said and "Traceback" not in said
+    # Either in the loop, or still at the OUT whose character was seen.
+    assert re.search(r"^stopped at 0x0:0x100(4 \(forever\)|2), after [\d,]+ instructions$", said, re.M), said
+    assert "Traceback" not in said
