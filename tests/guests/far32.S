@@ -247,9 +247,8 @@ p20:    mov     esp, STACK0
         push    offset ring3
         iretd
 p21:    mov     esp, STACK0
-        mov     ebx, offset p22
+        mov     ebx, offset p23
         int     0x32                    # not present
-p22:
 p23:    mov     ebx, offset p24          # unknown control register
         .byte   0x0f, 0x22, 0xc8
 p24:    mov     ebx, offset p25          # TF: one trap after the NOP, logged by the handler

@@ -411,7 +411,7 @@ uint64_t flags_writable(const struct cpu *cpu, unsigned size); /* flags that IRE
 /* The stack of a far transfer: filled first, committed last. */
 struct far_stack { uint64_t rsp, base, mask; unsigned level; bool is_new; struct segment ss; };
 void far_stack_now(const struct cpu *cpu, struct far_stack *stack);
-void far_stack_flat(const struct cpu *cpu, struct far_stack *stack, unsigned level, uint64_t rsp); /* long mode */
+void far_stack_flat(const struct cpu *cpu, struct far_stack *stack, unsigned level, uint64_t rsp, bool is_new); /* long mode */
 bool far_stack_of_level(struct cpu *cpu, unsigned level, struct far_stack *stack) MUST_CHECK;      /* from the TSS, checked */
 bool far_room(struct cpu *cpu, const struct far_stack *stack, unsigned nr_pushes, unsigned size) MUST_CHECK;
 bool far_push(struct cpu *cpu, struct far_stack *stack, unsigned size, uint64_t value) MUST_CHECK;

@@ -171,7 +171,7 @@ static bool stack_of_handler(struct cpu *cpu, const struct idt_gate *gate, unsig
     }
     if (gate->ist ? !tss_ist(cpu, gate->ist, &rsp) : level != cpu->cpl && !tss_stack(cpu, level, &ss, &rsp))
         return false;
-    far_stack_flat(cpu, stack, level, rsp);
+    far_stack_flat(cpu, stack, level, rsp, gate->ist || level != cpu->cpl);
     stack->rsp &= ~15ull;
     return true;
 }

@@ -352,12 +352,11 @@ void far_stack_now(const struct cpu *cpu, struct far_stack *stack)
                                  .base = is_64bit(cpu) ? 0 : cpu->seg[SS].base };
 }
 
-/* Long mode has no stack segment to speak of: SS becomes a null selector when the level changes. */
-void far_stack_flat(const struct cpu *cpu, struct far_stack *stack, unsigned level, uint64_t rsp)
+/* Long mode has no stack segment to speak of: with a new stack SS becomes a null selector. */
+void far_stack_flat(const struct cpu *cpu, struct far_stack *stack, unsigned level, uint64_t rsp, bool is_new)
 {
-    *stack = (struct far_stack){ .rsp = rsp, .mask = ~0ull, .level = level, .ss = cpu->seg[SS] };
-    if (level != cpu->cpl) {
-        stack->is_new = true;
+    *stack = (struct far_stack){ .rsp = rsp, .mask = ~0ull, .level = level, .is_new = is_new, .ss = cpu->seg[SS] };
+    if (is_new) {
         stack->ss = (struct segment){ .selector = (uint16_t)level,
                                       .attr = SEG_UNUSABLE | level << SEG_DPL_SHIFT };
     }
@@ -610,7 +609,7 @@ static bool stack_for_gate(struct cpu *cpu, unsigned level, struct far_stack *st
         return far_stack_of_level(cpu, level, stack);
     if (!tss_stack(cpu, level, &ss, &rsp))
         return false;
-    far_stack_flat(cpu, stack, level, rsp);
+    far_stack_flat(cpu, stack, level, rsp, true);
     return true;
 }
 
@@ -643,7 +642,7 @@ bool far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size
             if (!stack_for_gate(cpu, level, &stack))
                 return false;
         } else if (is_long_active(cpu)) {
-            far_stack_flat(cpu, &stack, level, cpu->r[RSP]);
+            far_stack_flat(cpu, &stack, level, cpu->r[RSP], false);
         }
     }
     if (!far_room(cpu, &stack, nr_pushes, gate.size) || !check_target(cpu, &cs, gate.offset) ||
