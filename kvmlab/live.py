@@ -65,6 +65,7 @@ class Live:
         self._slots: dict[int, tuple[int, int]] = {}
         self._counted = (0, 0)
         self._remembers = False
+        self._beginning = (0, 0)
         self._cpu = cpu
         self._engine = engine
         self._reason = reason

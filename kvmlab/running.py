@@ -215,6 +215,7 @@ class Running(Live):
             if self._engine == "soft":
                 self._handle.history_start(_HISTORY_INTERVAL)
             self._remembers = True
+            self._beginning = self._handle.position()
 
     def _inside(self) -> Busy:
         return Busy(

@@ -151,6 +151,8 @@ class Travelling(Running):
                 raise self._inside()
             if not self._remembers:
                 raise Error("There is no past yet: nothing has run.", "Run or step first.")
+            if target.instructions == self._beginning[0]:  # loading wrote events too: nothing is kept from before them
+                target = max(target, Position(*self._beginning))
             self._handle.goto(target.instructions, target.sequence)
             at = Position(*self._handle.position())
             self._waits = False

@@ -75,7 +75,7 @@ def anchor(data: bytes, base: int, pointer: int, bits: int, starts: Mapping[int,
         lines = decode(data[start - base:pointer - base], start, bits, BEFORE * 4 + 1)
         if lines and lines[-1][0] + lines[-1][1] == pointer and all(name != "db" for _, _, name, _ in lines):
             return lines[-BEFORE:] + decode(data[pointer - base:], pointer, bits, LINES - len(lines[-BEFORE:]))
-    return decode(data[pointer - base:], pointer, bits, LINES - BEFORE)
+    return decode(data[pointer - base:], pointer, bits, LINES)
 
 
 def read(machine: Any, address: int, size: int) -> bytes:
@@ -112,7 +112,10 @@ def state(scene: Scene) -> Panel:
     items: list[Item] = [("head", {"aside": aside(words(regs, sregs), source, pointer),
                                    "empty": f"Nothing is mapped at {pointer:#x}.",
                                    "breakpoints": "breakpoint" in driver.can(scene.machine)})]
+    end = program(scene, pointer)[1]
     for address, data, name, operands in lines:
+        if address >= end and address != pointer:
+            continue
         if address in labels:
             items.append((f"line:label:{address:x}", {
                 "kind": "label", "op": labels[address], "address": f"{address:#x}", "bytes": "", "args": "",
@@ -155,26 +158,26 @@ def listing(scene: Scene, pointer: int, bits: int, source: Mapping[int, Any]) ->
     """The lines to show. The list stands still while the pointer stays inside it."""
     machine, look = scene.machine, scene.look
     if look.top >= 0 and look.top <= pointer < look.top + LINES * LONGEST:
-        data = read(machine, look.top, min(inside(scene, pointer)[1] - look.top, LINES * LONGEST))
+        data = read(machine, look.top, LINES * LONGEST)
         lines = decode(data, look.top, bits, LINES)
         starts = [address for address, *_ in lines]
-        if pointer in (starts[:-2] if len(starts) == LINES else starts):
+        if pointer in starts[:-2]:
             return [(at, data[at - look.top:at - look.top + size], name, text) for at, size, name, text in lines]
-    low, high = inside(scene, pointer)
+    low, _ = program(scene, pointer)
     base = max(low, pointer - BEFORE * LONGEST)
-    data = read(machine, base, min(high, pointer + LINES * LONGEST) - base)
+    data = read(machine, base, pointer + LINES * LONGEST - base)
     if len(data) <= pointer - base:
-        base, data = pointer, read(machine, pointer, min(high - pointer, LINES * LONGEST))
+        base, data = pointer, read(machine, pointer, LINES * LONGEST)
     lines = anchor(data, base, pointer, bits, source)
     look.top = lines[0][0] if lines else -1
     return [(at, data[at - base:at - base + size], name, text) for at, size, name, text in lines]
 
 
-def inside(scene: Scene, pointer: int) -> tuple[int, int]:
-    """From where to where the program lies that the pointer is in: outside of it nothing is worth decoding."""
+def program(scene: Scene, pointer: int) -> tuple[int, int]:
+    """From where to where the program lies that the pointer is in or at the end of: nothing else is worth decoding."""
     image = getattr(scene.machine, "image", None)
     for address, size in getattr(image, "segments", ()):
-        if address <= pointer < address + size:
+        if address <= pointer <= address + size:
             return address, address + size
     return 0, 1 << 64
 

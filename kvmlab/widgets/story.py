@@ -9,6 +9,9 @@ from .protocol import Item
 from .scene import Scene
 from .timeline import exit_name
 
+TOLD = frozenset(("guest_walk", "fill", "zap", "table_write", "inject", "emulated", "root_switch", "window",
+                  "decision", "user_exit", "entry"))
+"""The kinds of event that are steps of the story; the rest is detail."""
 STEPS = 6
 """The most steps that are told."""
 
@@ -62,8 +65,10 @@ def grouped(record: ExitRecord) -> list[list[Fact]]:
 
 def tell(group: list[Fact]) -> dict[str, Any] | None:
     """One step for events of one kind, or None for what is no step of the story."""
-    fact, says = group[-1], str(group[-1].event.explain())
-    fields = fact.fields
+    fact = group[-1]
+    if fact.kind not in TOLD:
+        return None
+    fields, says = fact.fields, str(fact.event.explain())
     match fact.kind:
         case "guest_walk":
             found = "finds a fault" if fields["failed"] else f"finds {fields['gpa']:#x}"
@@ -102,5 +107,4 @@ def tell(group: list[Fact]) -> dict[str, Any] | None:
             title = "Refused" if fields["failed_check"] else "Resume"
             text = "The entry breaks a rule." if fields["failed_check"] else "The guest goes on."
             return step_of("hw", "fault" if fields["failed_check"] else "hw", title, text, says, "control")
-        case _:
-            return None
+    raise AssertionError(f"TOLD names {fact.kind}, which has no words")

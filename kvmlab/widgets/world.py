@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import driver
 from .history import TO_USER
 from .protocol import Panel
 from .scene import Scene
@@ -18,13 +19,20 @@ def state(scene: Scene) -> Panel:
         return Panel.of([])
     if not hasattr(machine, "mmu"):
         return Panel.of([("world", {"bare": True, "guest": f"at {int(scene.now.regs.rip):#x}", "aside": chips(scene)})])
+    rip = f"{int(scene.now.regs.rip):#x}"
+    if not scene.visible:
+        returns = driver.progress_of(machine)[1]
+        return Panel.of([("world", {
+            "ioctl": returns, "returns": returns, "entries": "–", "exits": "–", "lit": "return" if returns else "",
+            "next": "ioctl", "at": "user", "refused": False,
+            "user": "acts on the exit" if returns else "has not called KVM_RUN", "hv": "not visible: /dev/kvm",
+            "guest": f"stopped at {rip}", "kept": 0, "up": 0, "aside": chips(scene), "bare": False})])
     history = scene.history
     counts = history.counts()
     lit, refused = history.last_way()
     now = history.now
     up = sum(1 for record in history.exits[:now] if record.marks & TO_USER)
     at = "hv" if refused else AT[lit]
-    rip = f"{int(scene.now.regs.rip):#x}"
     return Panel.of([("world", {
         "ioctl": counts.ioctl, "returns": counts.returns, "entries": counts.entries, "exits": counts.exits,
         "lit": lit, "next": "" if refused else NEXT[lit], "at": at, "refused": refused,

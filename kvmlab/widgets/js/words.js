@@ -19,19 +19,19 @@ const SPLIT = /(`[^`]+`|shadow tables|hypervisor|[Uu]ser space|\bguest\b(?!-)|\b
  */
 export function pieces(text) {
   const seen = new Set();
-  return text
-    .split(SPLIT)
-    .filter((part) => part !== "")
-    .map((part) => {
-      const word = part.toLowerCase();
-      if (word in TERMS) {
-        const again = seen.has(word);
-        seen.add(word);
-        return { text: part, kind: again ? "" : "term" };
-      }
-      if (part.startsWith("`")) return { text: part.slice(1, -1), kind: "code" };
-      return { text: part, kind: /^#?0x|^#\d|_/.test(part) ? "code" : "" };
-    });
+  /** @type {{text: string, kind: "" | "code" | "term"}[]} */
+  const out = [];
+  text.split(SPLIT).forEach((part, i) => {
+    if (part === "") return;
+    const word = part.toLowerCase();
+    if (i % 2 === 0) out.push({ text: part, kind: "" }); // between two matches
+    else if (part.startsWith("`")) out.push({ text: part.slice(1, -1), kind: "code" });
+    else if (word in TERMS) {
+      out.push({ text: part, kind: seen.has(word) ? "" : "term" });
+      seen.add(word);
+    } else out.push({ text: part, kind: "code" });
+  });
+  return out;
 }
 
 /**

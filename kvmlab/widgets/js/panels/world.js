@@ -4,7 +4,7 @@ import { one } from "../store.js";
 
 /**
  * @typedef {object} World
- * @property {number} ioctl @property {number} returns @property {number} entries @property {number} exits
+ * @property {number} ioctl @property {number} returns @property {number | string} entries @property {number | string} exits  "–" where nobody can count them
  * @property {"" | "ioctl" | "return" | "entry" | "exit"} lit  the arrow just taken
  * @property {"" | "ioctl" | "return" | "entry" | "exit"} next
  * @property {"" | "user" | "hv" | "guest"} at  who acts now
@@ -23,7 +23,7 @@ export function draw(root, state) {
 
   /** @type {Record<string, [number, number]>} */
   const where = { ioctl: [31, 60], return: [60, 31], entry: [93, 122], exit: [122, 93] };
-  /** @param {"ioctl" | "return" | "entry" | "exit"} way @param {number} x @param {string} word @param {number} n */
+  /** @param {"ioctl" | "return" | "entry" | "exit"} way @param {number} x @param {string} word @param {number | string} n */
   const arrow = (way, x, word, n) => {
     const [from, to] = where[way];
     const bad = way === "entry" && w.refused;
