@@ -162,6 +162,7 @@ _WORDS: dict[str, dict[str, Any]] = {
     "root_switch": {"a": "found", "b": "cr3", "c": "root"},
     "halt": {},
     "shutdown": {},
+    "phase": {"a": "phase"},
 }
 
 _OFFSET = {name: engine.EVENT.offset(name) for name in engine.EVENT.names}
@@ -337,6 +338,35 @@ def _entry_phase(e: Event) -> str:
     return f"Phase {e.phase} of the VM entry passed."
 
 
+# The phases of the hypervisor's run loop, and its decisions: enum hv_phase and enum hv_decision of hv/hv.h.
+_PHASES = ("is back in user space", "is about to enter the guest", "has entered the guest", "has an exit to handle",
+           "has handled the exit", "is in a phase without a name")  # fmt: skip
+_CR_WAYS = ("write CR{}", "read CR{}", "clear CR0.TS", "load the low half of CR0")
+_DECISIONS: dict[int, Callable[[Event], str]] = {
+    1: lambda e: f"the fault at {e.address:#x} is the guest's own, so the guest gets #PF with error code {e.value:#x}",
+    2: lambda e: f"{e.address:#x} lies in no memory slot, so this is MMIO and user space answers it",
+    3: lambda e: f"{e.address:#x} is one of the guest's page tables, so the store is emulated",
+    4: lambda e: f"port {e.address:#x} belongs to user space, as I/O always does",
+    5: lambda e: f"CPUID leaf {e.address & 0xFFFFFFFF:#x} goes to user space, as CPUID always does",
+    6: lambda e: "an interrupt waits, so the guest goes on" if e.value else "nothing is pending, so KVM_RUN returns",
+    7: lambda e: f"MSR {e.address:#x} is answered here, {e.value:#x}",
+    8: lambda e: f"the guest may {_CR_WAYS[e.address >> 4 & 3].format(e.address & 15)}; it is done for it",
+    9: lambda e: f"the access to DR{e.address} is done for the guest",
+    10: lambda e: f"virtual-8086 mode cannot do what stands at {e.address:#x}, so it is done in software",
+    11: lambda e: f"there is no handler for exit reason {e.address:#x}, so user space gets UNKNOWN",
+    12: lambda e: "the interrupt was meant for the host, which took it",
+    13: lambda e: f"the delivery of an event touched {e.address:#x} and is tried again",
+    14: lambda e: f"user space debugs the guest and stops it at {e.address:#x}",
+    15: lambda e: "the guest shut down, and KVM_RUN returns",
+    16: lambda e: f"the guest has no such instruction at {e.address:#x}: it gets #UD",
+}
+
+
+def _decision(e: Event) -> str:
+    words = _DECISIONS.get(e.what)
+    return f"The hypervisor decides: {words(e)}." if words else f"The hypervisor decides (kind {e.what})."
+
+
 def exit_title(vendor: str, reason: int) -> str:
     """``VM exit 30, IO_INSTRUCTION``: number and name as the vendor prints them."""
     row = tables.exit_row(vendor, reason)
@@ -447,7 +477,8 @@ _SAY: dict[str, Callable[[Event], str]] = {
     "entry": _entry,
     "entry_phase": _entry_phase,
     "exit": _exit,
-    "decision": lambda e: f"The hypervisor decided: {e.what:#x} for {e.address:#x}, value {e.value:#x}.",
+    "decision": _decision,
+    "phase": lambda e: f"The hypervisor's run loop {_PHASES[min(e.phase, len(_PHASES) - 1)]}.",
     "guest_walk": lambda e: _walked(e, "The hypervisor"),
     "fill": _fill,
     "table_write": _table_write,
