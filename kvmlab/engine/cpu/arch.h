@@ -77,6 +77,10 @@ enum vmcb_offset { /* VMCB_rip: byte offset */
 #define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_##name = offset,
 #include "vmcb.def"
 };
+enum vmcb_size { /* VMCB_SIZE_rip: bytes */
+#define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_SIZE_##name = size,
+#include "vmcb.def"
+};
 enum vmcb_bit { /* VMCB_V_IRQ: mask in its field */
 #define VMCB_BIT(field, bit, name) VMCB_##name = 1u << bit,
 #include "vmcb.def"

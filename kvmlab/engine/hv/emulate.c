@@ -46,9 +46,14 @@ static void load(struct hv *hv, const struct silicon_state *s)
     e->msr[MSR_EFER] = s->efer;
     e->msr[MSR_APIC_BASE] = v->apic_base;
     memcpy(e->pdpte, v->pdpte, sizeof e->pdpte);
-    memcpy(e->dr, v->dr, sizeof v->dr);
-    e->dr[6] = v->dr6;
-    e->dr[7] = v->debug_enabled ? DR7_FIXED1 : v->dr7;
+    memset(e->dr, 0, sizeof e->dr);
+    e->dr[6] = DR6_FIXED1;
+    e->dr[7] = DR7_FIXED1;
+    if (!v->debug_enabled) { /* else they belong to user space's debugger */
+        memcpy(e->dr, v->dr, sizeof v->dr);
+        e->dr[6] = v->dr6;
+        e->dr[7] = v->dr7;
+    }
     e->retired = silicon_time(hv->cpu);
     (void)x86_rdmsr(hv->cpu, 0x10, &tsc);
     e->tsc_base = tsc - e->retired;
@@ -122,10 +127,11 @@ static bool commit(struct hv *hv, const struct silicon_state *old)
     if ((s.efer & ~old->efer & EFER_LMA) && (s.seg[TR].attr & 15) != 11)
         s.seg[TR].attr = SEG_P | 11;
     v->cr8 = e->cr8;
-    memcpy(v->dr, e->dr, sizeof v->dr);
-    v->dr6 = (uint32_t)e->dr[6];
-    if (!v->debug_enabled)
+    if (!v->debug_enabled) {
+        memcpy(v->dr, e->dr, sizeof v->dr);
+        v->dr6 = e->dr[6];
         v->dr7 = e->dr[7];
+    }
     memcpy(v->pdpte, e->pdpte, sizeof v->pdpte);
     if (e->pending_db & PENDING_BS)
         v->step_trap = 1;

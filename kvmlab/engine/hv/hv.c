@@ -860,6 +860,8 @@ static enum hv_verdict after_emulation(struct hv *hv, enum emulated result, kl_e
     return HV_RESUME;
 }
 
+enum hv_verdict hv_emulate(struct hv *hv, kl_exit *exit) { return after_emulation(hv, emulate_instruction(hv, exit), exit); }
+
 enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error, kl_exit *exit)
 {
     struct hv_vcpu *v = &hv->vcpu;
@@ -896,7 +898,7 @@ enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error
         return emulate_event(hv, event, v->event_error, v->event_length) ? HV_RESUME : hv_shutdown(hv, exit);
     }
     hv_decide(hv, hv_slot_at(hv, walk.gpa) ? DECIDE_TABLE_WRITE : DECIDE_MMIO, walk.gpa, error);
-    return after_emulation(hv, emulate_instruction(hv, exit), exit);
+    return hv_emulate(hv, exit);
 }
 
 /* An exception other than #PF. Under vm86 the guest believes to be in real mode: the instruction is done, or its exception delivered,
@@ -917,7 +919,7 @@ enum hv_verdict hv_handle_exception(struct hv *hv, unsigned vector, kl_exit *exi
         if ((vector == VEC_GP && privileged) || to_guest) {
             hv_decide(hv, DECIDE_REAL_MODE, v->exit.rip, vector);
             v->event = 0;
-            return after_emulation(hv, emulate_instruction(hv, exit), exit);
+            return hv_emulate(hv, exit);
         }
     }
     exit->reason = KL_EXIT_EXCEPTION;

@@ -27,6 +27,7 @@ enum pool_page {
     POOL_MSR_BITMAP = POOL_IO_BITMAPS + 3, /* two pages: SVM's permission map */
     POOL_MSR_LISTS = POOL_MSR_BITMAP + 2,  /* guest and host MSRs that entries and exits switch */
     POOL_PAE_ROOT,
+    POOL_HOST_VMCB,     /* what VMLOAD brings back for the host */
     POOL_SHADOW = 16,
     POOL_LINKS = POOL_SHADOW + SHADOW_PAGES, /* one page of list links for each shadow page */
     POOL_PAGES = POOL_LINKS + SHADOW_PAGES
@@ -239,6 +240,7 @@ enum hv_verdict hv_handle_wrmsr(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error, kl_exit *exit);
 enum hv_verdict hv_handle_exception(struct hv *hv, unsigned vector, kl_exit *exit);
 enum hv_verdict hv_handle_window(struct hv *hv, kl_exit *exit);
+enum hv_verdict hv_emulate(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_unknown(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_debug_stop(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_shutdown(struct hv *hv, kl_exit *exit);
