@@ -17,6 +17,7 @@ from .exits import Exit, Where
 from .guest import Image
 from .memory import Memory
 from .state import SEGMENTS, DebugRegs, Events, Regs, SRegs, number, unknown
+from .trace import Position
 
 __all__ = ["Live", "Msrs"]
 
@@ -65,7 +66,7 @@ class Live:
         self._slots: dict[int, tuple[int, int]] = {}
         self._counted = (0, 0)
         self._remembers = False
-        self._beginning = (0, 0)
+        self._origin = Position(0)
         self._cpu = cpu
         self._engine = engine
         self._reason = reason

@@ -13,7 +13,7 @@ from .exits import Exit, ExitReason
 from .live import Live, PortRead, PortWrite
 from .progress import Progress
 from .state import Regs, SRegs, number, unknown
-from .trace import Event
+from .trace import Event, Position
 
 __all__ = ["Running"]
 
@@ -214,8 +214,8 @@ class Running(Live):
         if not self._remembers:
             if self._engine == "soft":
                 self._handle.history_start(_HISTORY_INTERVAL)
+                self._origin = Position(*self._handle.position())
             self._remembers = True
-            self._beginning = self._handle.position()
 
     def _inside(self) -> Busy:
         return Busy(

@@ -151,8 +151,12 @@ class Travelling(Running):
                 raise self._inside()
             if not self._remembers:
                 raise Error("There is no past yet: nothing has run.", "Run or step first.")
-            if target.instructions == self._beginning[0]:  # loading wrote events too: nothing is kept from before them
-                target = max(target, Position(*self._beginning))
+            origin = self._origin
+            if target < origin:
+                if target.instructions < origin.instructions:
+                    raise Error(f"Position {target.instructions:,} lies before the history, which begins at "
+                                f"{origin.instructions:,}.", "It begins with the first run or step.")  # fmt: skip
+                target = origin
             self._handle.goto(target.instructions, target.sequence)
             at = Position(*self._handle.position())
             self._waits = False

@@ -342,6 +342,8 @@ int kl_trace_enable(kl_vm *vm, uint64_t kinds, uint32_t capacity)
             return refuse(vm, KL_ENOMEM, "no memory for so many events");
         trace->sequence = sequence;
     }
+    if (kinds & ~trace->enabled)
+        trace_cut(trace, sequence); /* what was seen already is to be seen again, with the new kinds */
     trace->enabled = kinds;
     if (vm->ops->attention)
         vm->ops->attention(vm);

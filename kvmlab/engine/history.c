@@ -72,6 +72,8 @@ int history_restore(kl_vm *vm, uint32_t number)
         return refuse(vm, KL_ENOENT, "no such snapshot, or the memory slots have changed since it was taken");
     struct trace *trace = vm->ops->trace(vm);
     trace->sequence = h->snapshots.list[number].sequence;
+    if (!h->logging)
+        trace_cut(trace, trace->sequence); /* what comes may be another story */
     h->cursor = h->snapshots.list[number].input;
     h->asked = h->snapshots.list[number].asked;
     h->next_snapshot = h->snapshots.list[number].instructions + h->interval;
@@ -109,14 +111,16 @@ static bool room_for_input(struct history *h)
 }
 
 /* Something else than before is done at a moment in the past: what lay ahead is another story. */
-static void branch(struct history *h, const kl_position *now)
+static void branch(kl_vm *vm, const kl_position *now)
 {
+    struct history *h = vm->history;
     uint32_t keep = 0;
     drop_inputs(h, h->cursor);
     while (keep < h->snapshots.nr && h->snapshots.list[keep].instructions <= now->instructions &&
            h->snapshots.list[keep].input <= h->cursor)
         keep++;
     snapshots_cut(&h->snapshots, keep);
+    trace_cut(vm->ops->trace(vm), now->sequence);
 }
 
 static bool same_input(const struct input *a, enum input_kind kind, uint32_t number, uint64_t address, const void *payload,
@@ -139,8 +143,8 @@ void history_log(kl_vm *vm, enum input_kind kind, uint32_t number, uint64_t addr
             h->cursor++; /* the same again: the future stays */
             return;
         }
-        branch(h, &position);
     }
+    branch(vm, &position);
     uint8_t *copy = size ? malloc(size) : NULL;
     if (!room_for_input(h) || (size && !copy)) {
         free(copy);

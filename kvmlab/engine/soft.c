@@ -312,6 +312,10 @@ static void describe_stop(struct soft *soft, enum cpu_stop stop, uint64_t starte
         exit->event_kind = soft->trace.stopped_by ? soft->trace.stopped_by - 1 : 0;
         break;
     default:
+        if (cpu->activity == ACTIVITY_HLT && cpu->retired != started && !cpu->intr && !cpu->nmi) {
+            exit->reason = KL_EXIT_HLT; /* the last instruction of the budget was HLT */
+            break;
+        }
         exit->reason = soft->single_step && cpu->retired == started + 1 ? KL_EXIT_DEBUG : KL_EXIT_LIMIT;
         exit->no_progress = cpu->retired == started && args->max_instructions != 0;
         break;

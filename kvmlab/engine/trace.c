@@ -22,8 +22,9 @@ void trace_event(struct trace *trace, const struct event *event)
 {
     if (trace->stops >> event->kind & 1 && !trace->stopped_by && event->sequence + 1 >= trace->stop_sequence)
         trace->stopped_by = event->kind + 1u;
-    if (trace->capacity == 0 || !(trace->enabled >> event->kind & 1))
+    if (trace->capacity == 0 || !(trace->enabled >> event->kind & 1) || event->sequence < trace->seen)
         return;
+    trace->seen = event->sequence + 1;
     trace->ring[trace->next++ & (trace->capacity - 1)] = *event;
     if (trace->next - trace->first > trace->capacity)
         trace->first = trace->next - trace->capacity;
@@ -40,4 +41,6 @@ void trace_cut(struct trace *trace, uint64_t sequence)
 {
     while (trace->next > trace->first && trace->ring[(trace->next - 1) & (trace->capacity - 1)].sequence >= sequence)
         trace->next--;
+    if (trace->seen > sequence)
+        trace->seen = sequence;
 }

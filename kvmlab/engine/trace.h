@@ -39,6 +39,7 @@ struct trace {
     uint64_t stop_sequence; /* … but not an event before this one */
     uint32_t stopped_by;    /* kind + 1 of the event that did, or 0 */
     struct event *ring;     /* capacity records */
+    uint64_t seen;          /* what is enabled has been recorded up to this sequence number: going there again adds nothing */
     uint32_t capacity;      /* a power of two, or 0: nothing is kept */
     uint64_t first, next;   /* record numbers kept: first .. next - 1 */
 };
