@@ -18,6 +18,7 @@ from .guest import Image
 from .memory import Memory
 from .state import SEGMENTS, DebugRegs, Events, Regs, SRegs, number, unknown
 from .trace import Position
+from .vmcs import Vmcb, Vmcs
 
 __all__ = ["Live", "Msrs"]
 
@@ -417,6 +418,38 @@ class Live:
         try:
             raw = self._handle.walk(0, number(gva, "gva"), _access(access), bool(user))
             return paging.make_walk(raw, access, bool(user), self.sregs.paging)
+        finally:
+            self._release()
+
+    @property
+    def vmcs(self) -> Vmcs:
+        """The VMCS that is current in the processor (Intel): ``vm.vmcs["guest_rip"]``, ``vm.vmcs.check()``.
+
+        Raises
+        ------
+        NotVisible
+            On the kvm engine, on a processor of AMD, and on a bare machine before a VMCS is current.
+        """
+        return Vmcs(self._control_block("intel"))
+
+    @property
+    def vmcb(self) -> Vmcb:
+        """The VMCB of the guest, as it is now (AMD): ``vm.vmcb["rip"]``, ``vm.vmcb.check()``.
+
+        Raises
+        ------
+        NotVisible
+            On the kvm engine, on a processor of Intel, and on a bare machine before the first VMRUN.
+        """
+        return Vmcb(self._control_block("amd"))
+
+    def _control_block(self, vendor: str) -> _engine.ControlBlock:
+        if vendor != self.vendor:
+            has, not_has = ("VMCB", "VMCS") if vendor == "intel" else ("VMCS", "VMCB")
+            raise NotVisible(f"{self.cpu} has no {not_has}.", f"It has a {has}: .{has.lower()} shows it.")
+        self._acquire()
+        try:
+            return self._handle.control_block()
         finally:
             self._release()
 

@@ -111,6 +111,14 @@ def _sentence(text: str) -> tuple[str, str | None]:
     return text, None
 
 
+class ControlBlock(NamedTuple):
+    """The VMCS or VMCB: values by row of the table, None where the processor has no such field; verdicts by row of the
+    rules: (0 holds, 1 fails, 2 does not apply, 3 not on this processor; name of the field; its value)."""
+
+    values: tuple[int | None, ...]
+    verdicts: tuple[tuple[int, str, int], ...]
+
+
 class Walk(NamedTuple):
     """A page walk as the engine did it; ``steps`` are (table, index, entry, level, ok, nested, set bits, failed)."""
 
@@ -407,6 +415,23 @@ class Handle:
             for s in (out.step[number] for number in range(out.nr_steps))
         )
         return Walk(out.linear, out.physical, out.page_size, out.flags, out.error, out.failed, steps)
+
+    def control_block(self) -> ControlBlock:
+        """The VMCS or VMCB in the processor as it is, with what each rule of the next entry says about it."""
+        field = ffi.new("kl_field *")
+        rows = self._check(lib.kl_field_get(self._vm, 0, field))
+        values: list[int | None] = []
+        for row in range(rows):
+            lib.kl_field_get(self._vm, row, field)
+            values.append(field.value if field.exists else None)
+        checks = ffi.new("kl_check[]", 256)
+        count = self._check(lib.kl_check_all(self._vm, checks, 256))
+        verdicts = tuple((checks[row].verdict, _text(checks[row].field), checks[row].value) for row in range(count))
+        return ControlBlock(tuple(values), verdicts)
+
+    def set_field(self, row: int, value: int) -> None:
+        """Writes a field of the VMCS or VMCB by its row."""
+        self._check(lib.kl_field_set(self._vm, row, value))
 
 
 # ---- the engine's tables --------------------------------------------------------------------------------------------

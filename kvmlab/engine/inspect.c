@@ -1,5 +1,5 @@
 /* Looking into the hypervisor from outside: memory slots, shadow pages, reverse maps, the fields of VMCS and VMCB, and every entry rule
- * applied to them as they are. Only virtual machines of the soft engine can be looked into. */
+ * applied to them as they are. Only the soft engine can be looked into; a bare machine shows the VMCS or VMCB that code on it has made. */
 #include "soft_vm.h"
 
 #include <string.h>
@@ -134,10 +134,29 @@ void inspect_shadow_walk(struct soft_vm *self, uint64_t gva, int access, int use
 
 static const char *const vmcs_groups[] = { [VMCS_CONTROL] = "control", [VMCS_EXIT_INFO] = "exit_info", [VMCS_GUEST] = "guest", [VMCS_HOST] = "host" };
 
+/* The processor, and where its VMCB lies: on a bare machine the one that VMRUN saw last. */
+static int find_block(kl_vm *vm, struct cpu **cpu, uint64_t *vmcb)
+{
+    if (!soft_is_machine(vm)) {
+        NEED_VCPU_MADE();
+        *cpu = soft_vm_of(vm)->soft.cpu;
+        *vmcb = pool_hpa(POOL_VMCS);
+        return 0;
+    }
+    *cpu = ((struct soft *)vm)->cpu;
+    *vmcb = (*cpu)->svm.vmcb;
+    if (silicon_is_intel(*cpu) ? !(*cpu)->vmx.current_valid : !*vmcb)
+        return refuse(vm, KL_ENOTSUP, "not visible yet: no VMCS is current in this machine, or no VMCB has been entered");
+    return 0;
+}
+
 int64_t kl_field_get(kl_vm *vm, uint32_t row, kl_field *field)
 {
-    NEED_VCPU_MADE();
-    struct cpu *cpu = soft_vm_of(vm)->soft.cpu;
+    struct cpu *cpu;
+    uint64_t vmcb;
+    int error = find_block(vm, &cpu, &vmcb);
+    if (error)
+        return error;
     if (silicon_is_intel(cpu)) {
         if (row >= NR_VMCS_FIELDS)
             return NR_VMCS_FIELDS;
@@ -151,20 +170,23 @@ int64_t kl_field_get(kl_vm *vm, uint32_t row, kl_field *field)
         return NR_VMCB_FIELDS;
     const struct vmcb_row *r = &vmcb_rows[row];
     *field = (kl_field){ .name = r->name, .meaning = r->meaning, .group = r->is_save ? "save" : "control", .place = r->offset, .bytes = r->bytes,
-                         .exists = r->since <= SVM_V2, .writable = 1, .value = vmcb_read(cpu, pool_hpa(POOL_VMCS), row) };
+                         .exists = r->since <= (cpu_has(cpu, FEATURE_NPT) ? SVM_V2 : SVM_V1), .writable = 1, .value = vmcb_read(cpu, vmcb, row) };
     return NR_VMCB_FIELDS;
 }
 
 int kl_field_set(kl_vm *vm, uint32_t row, uint64_t value)
 {
-    NEED_VCPU_MADE();
-    struct soft_vm *self = soft_vm_of(vm);
-    struct cpu *cpu = self->soft.cpu;
-    hv_come_out(&self->hv);
+    struct cpu *cpu;
+    uint64_t vmcb;
+    int error = find_block(vm, &cpu, &vmcb);
+    if (error)
+        return error;
+    if (!soft_is_machine(vm))
+        hv_come_out(&soft_vm_of(vm)->hv);
     if (!silicon_is_intel(cpu)) {
         if (row >= NR_VMCB_FIELDS)
             return refuse(vm, KL_EINVAL, "no such field of the VMCB");
-        vmcb_write(cpu, pool_hpa(POOL_VMCS), row, value);
+        vmcb_write(cpu, vmcb, row, value);
         return 0;
     }
     if (row >= NR_VMCS_FIELDS || vmcs_slot(cpu, vmcs_rows[row].encoding) < 0)
@@ -177,18 +199,21 @@ int kl_field_set(kl_vm *vm, uint32_t row, uint64_t value)
 
 struct rule_text { const char *id, *area, *rule; };
 static const struct rule_text vmx_rules[] = {
-#define VMX_CHECK(name, id, area, since, failure, field, applies, rule) { id, #area, rule },
+#define VMX_CHECK(name, id, area, since, failure, field, applies, rule) { id, area, rule },
 #include "cpu/vmx_check.def"
 };
 static const struct rule_text svm_rules[] = {
-#define SVM_CHECK(name, id, area, since, failure, field, applies, rule) { id, #area, rule },
+#define SVM_CHECK(name, id, area, since, failure, field, applies, rule) { id, area, rule },
 #include "cpu/svm_check.def"
 };
 
 int64_t kl_check_all(kl_vm *vm, kl_check *to, uint64_t n)
 {
-    NEED_VCPU_MADE();
-    struct cpu *cpu = soft_vm_of(vm)->soft.cpu;
+    struct cpu *cpu;
+    uint64_t vmcb;
+    int error = find_block(vm, &cpu, &vmcb);
+    if (error)
+        return error;
     bool intel = silicon_is_intel(cpu);
     struct check_verdict verdict[(int)NR_VMX_CHECKS_PLUS_1 + (int)NR_SVM_CHECKS_PLUS_1];
     unsigned rows = intel ? NR_VMX_CHECKS_PLUS_1 - 1 : NR_SVM_CHECKS_PLUS_1 - 1;
@@ -196,7 +221,7 @@ int64_t kl_check_all(kl_vm *vm, kl_check *to, uint64_t n)
     if (intel)
         vmx_check_all(cpu, verdict);
     else
-        svm_check_all(cpu, pool_hpa(POOL_VMCS), verdict);
+        svm_check_all(cpu, vmcb, verdict);
     for (unsigned k = 0; k < rows && k < n; k++) {
         const struct rule_text *rule = intel ? &vmx_rules[k] : &svm_rules[k];
         unsigned field = verdict[k].field;

@@ -444,6 +444,8 @@ static const struct engine_ops machine_ops = {
     .attention = machine_attention,
 };
 
+bool soft_is_machine(const kl_vm *vm) { return vm->ops == &machine_ops; }
+
 int soft_create(const kl_config *config, kl_vm **vm, const char **error)
 {
     const struct profile *profile = config->cpu ? profile_find(config->cpu) : NULL;

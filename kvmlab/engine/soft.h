@@ -22,6 +22,7 @@ struct soft {
 struct soft *soft_new(const struct profile *profile, const struct engine_ops *ops, size_t bytes);
 int soft_create_vm(const kl_config *config, const struct profile *profile, kl_vm **vm, const char **error); /* soft_vm.c */
 void soft_release(struct soft *soft);
+bool soft_is_machine(const kl_vm *vm); /* a bare machine of this engine */
 void cpu_get_regs(struct cpu *cpu, kl_regs *regs);
 void cpu_set_regs(struct cpu *cpu, const kl_regs *regs);
 void cpu_get_sregs(const struct cpu *cpu, kl_sregs *sregs);
