@@ -25,7 +25,8 @@ RETURN_TO = 0x000FF000  # a HLT stands here; the guest's RET goes to it
 MAPPED = 256 << 20
 MEMORY = "80M"  # enough for the largest: mem walks over 64 MiB from 4 MiB on
 
-CR4 = 0x620  # PAE, OSFXSR, OSXMMEXCPT
+CR4 = 0x20  # PAE
+CR4_SSE = 0x600  # OSFXSR, OSXMMEXCPT: only for the guest that needs them, a processor without SSE refuses them
 M64 = (1 << 64) - 1
 
 
@@ -146,7 +147,7 @@ def prepare(vm: Any, name: str, n: int, *, tools: str = "auto") -> BenchGuest:
         vm.memory.write(address, content)
     vm.memory.write(RETURN_TO, b"\xf4\xeb\xfd")
     vm.memory.write(STACKTOP - 8, RETURN_TO.to_bytes(8, "little"))
-    vm.set(rip=PAYLOAD, rsp=STACKTOP - 8, rdi=n, rflags=2, cr3=PAGETABLE, cr4=CR4)
+    vm.set(rip=PAYLOAD, rsp=STACKTOP - 8, rdi=n, rflags=2, cr3=PAGETABLE, cr4=CR4 | (CR4_SSE if name == "fp" else 0))
     return guest
 
 
