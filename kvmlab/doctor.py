@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -217,9 +218,33 @@ def server_check() -> Check:
     )
 
 
+@functools.cache
+def self_test() -> tuple[bool, str]:
+    """Whether /dev/kvm runs the small guests of :mod:`kvmlab.selftest`, and which it does not. Once for a process."""
+    from . import selftest
+
+    return selftest.passes()
+
+
+def self_test_check() -> Check:
+    name = "its self-test"
+    works, failed = self_test()
+    if works:
+        return Check(name, True, "paging, INT n, ring 3, single steps, ports and devices work")
+    return Check(
+        name, None, failed, "nothing: such a host's KVM has gaps; VM() takes the soft engine, engine='kvm' still works"
+    )
+
+
 def host_engine() -> tuple[str, str]:
     """The engine that ``VM()`` takes on this host if nothing more is asked of it, and why."""
-    return "soft", "it runs everywhere and shows everything"
+    kvm = kvm_check()
+    if not kvm.ok:
+        return "soft", kvm.found
+    works, failed = self_test()
+    if works:
+        return "kvm", f"{KVM_DEVICE} opens and passes the self-test"
+    return "soft", f"{KVM_DEVICE} opens, but fails the self-test: {failed}"
 
 
 def doctor() -> Diagnosis:
@@ -228,9 +253,10 @@ def doctor() -> Diagnosis:
     Nothing is changed. In a notebook the result is a table; ``print(kvmlab.doctor())`` is the same as text.
     """
     kvm = kvm_check()
-    checks = (engine_check(), kvm, *tools_checks(), *package_checks(), server_check())
+    tested = (self_test_check(),) if kvm.ok else ()
+    checks = (engine_check(), kvm, *tested, *tools_checks(), *package_checks(), server_check())
     engine, reason = host_engine()
-    return Diagnosis(bool(kvm.ok) and engine == "kvm", engine, reason, checks)
+    return Diagnosis(bool(kvm.ok), engine, reason, checks)
 
 
 class _Callable(types.ModuleType):
