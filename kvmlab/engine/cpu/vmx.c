@@ -626,7 +626,11 @@ static bool inject(struct cpu *cpu)
     cpu->activity = ACTIVITY_ACTIVE;
     emit(cpu, EVENT_ENTRY_PHASE, PHASE_INJECT, 0, info, 0, 0);
     cpu->work++;
-    return deliver_event(cpu, &event);
+    if (!deliver_event(cpu, &event))
+        return false;
+    if (is_software_event(event.type))
+        cpu->retired++; /* the INT that caused it is done with its delivery, and was not counted before */
+    return true;
 }
 
 static enum vmx_result vmx_enter(struct cpu *cpu, bool resume)
