@@ -11,6 +11,7 @@ from . import paging
 from .engine import Handle
 from .errors import BadArgument, EngineUnavailable, NoSuchSlot, NotVisible
 from .exits import Exit
+from .inside import Shadow
 from .live import Msrs
 from .machine import Computer, check_cpu
 from .memory import Memory, parse_size
@@ -144,6 +145,14 @@ class VM(Computer):
         """The computer this virtual machine runs on."""
         self._soft("the computer below it")
         return HostMachine(self)
+
+    # ---- inside the hypervisor
+
+    @property
+    def shadow(self) -> Shadow:
+        """The shadow page tables (soft engine, ``mmu="shadow"``)."""
+        self._soft("the shadow page tables")
+        return Shadow(self)
 
     # ---- memory slots
 

@@ -433,6 +433,60 @@ class Handle:
         """Writes a field of the VMCS or VMCB by its row."""
         self._check(lib.kl_field_set(self._vm, row, value))
 
+    # ---- the hypervisor's insides
+
+    def slot_info(self, slot: int) -> dict[str, int]:
+        """A memory slot's gpa, size, hpa, flags, and whether it is present."""
+        out = ffi.new("kl_slot *")
+        self._check(lib.kl_slot_info(self._vm, slot, out))
+        return _struct_dict(out)
+
+    def shadow_pages(self) -> list[dict[str, int]]:
+        """The shadow pages in use, newest first."""
+        count = self._check(lib.kl_shadow_pages(self._vm, ffi.NULL, 0))
+        out = ffi.new("kl_shadow_page[]", max(count, 1))
+        self._check(lib.kl_shadow_pages(self._vm, out, count))
+        return [_struct_dict(out[number]) for number in range(count)]
+
+    def shadow_entries(self, number: int) -> tuple[int, ...]:
+        """The 512 entries of a shadow page."""
+        out = ffi.new("uint64_t[512]")
+        self._check(lib.kl_shadow_entries(self._vm, number, out))
+        return tuple(out)
+
+    def shadow_parents(self, number: int) -> tuple[int, ...]:
+        """Host-physical addresses of the entries that point to a shadow page."""
+        count = self._check(lib.kl_shadow_parents(self._vm, number, ffi.NULL, 0))
+        out = ffi.new("uint64_t[]", max(count, 1))
+        self._check(lib.kl_shadow_parents(self._vm, number, out, count))
+        return tuple(out[0:count])
+
+    def shadow_rmap(self, gfn: int) -> tuple[int, ...]:
+        """Host-physical addresses of the writable entries that map a guest frame."""
+        count = self._check(lib.kl_shadow_rmap(self._vm, gfn, ffi.NULL, 0))
+        out = ffi.new("uint64_t[]", max(count, 1))
+        self._check(lib.kl_shadow_rmap(self._vm, gfn, out, count))
+        return tuple(out[0:count])
+
+    def shadow_state(self) -> dict[str, Any]:
+        """Root, counters, the pool."""
+        out = ffi.new("kl_shadow_state *")
+        self._check(lib.kl_shadow_get_state(self._vm, out))
+        return _struct_dict(out) | {"pae_root": tuple(out.pae_root)}
+
+    def shadow_audit(self) -> tuple[str, str, int]:
+        """The letter of an invariant that does not hold (empty: all hold), what it says, and where."""
+        what, where = ffi.new("const char **"), ffi.new("uint64_t *")
+        code = self._check(lib.kl_shadow_audit(self._vm, what, where))
+        return (chr(code) if code else "", _text(what[0]), int(where[0]))
+
+
+def _struct_dict(struct_: Any) -> dict[str, Any]:
+    """The numbers of a flat C struct by name."""
+    ctype = ffi.typeof(struct_)
+    fields = (ctype.item if ctype.kind == "pointer" else ctype).fields
+    return {name: getattr(struct_, name) for name, field in fields if field.type.kind == "primitive"}
+
 
 # ---- the engine's tables --------------------------------------------------------------------------------------------
 

@@ -534,7 +534,10 @@ void hv_skip(struct hv *hv, unsigned length)
     }
     hv->vendor->set_rip(hv, (hv->vendor->rip(hv) + length) & rip_mask(hv));
     hv->vendor->set_shadow(hv, hv->vendor->shadow(hv) & ~(uint32_t)(BLOCK_STI | BLOCK_MOV_SS));
-    hv->vcpu.step_trap = (hv->vendor->rflags(hv) & FLAG_TF) && !hv->vcpu.debug_step;
+    uint64_t flags = hv->vendor->rflags(hv);
+    if (flags & FLAG_RF) /* it covers one instruction, and this was it */
+        hv->vendor->set_rflags(hv, flags & ~(uint64_t)FLAG_RF);
+    hv->vcpu.step_trap = (flags & FLAG_TF) && !hv->vcpu.debug_step;
     silicon_retire(hv->cpu, 1);
 }
 
