@@ -163,6 +163,9 @@ _WORDS: dict[str, dict[str, Any]] = {
     "halt": {},
     "shutdown": {},
     "phase": {"a": "phase"},
+    "spte_clear": {"a": "level", "b": "spte_address", "c": "was", "d": "now", "e": "why"},
+    "protect": {"a": "locked", "b": "gfn", "c": "role", "d": "page"},
+    "rmap": {"a": "added", "b": "gfn", "c": "spte_address", "d": "spte"},
 }
 
 _OFFSET = {name: engine.EVENT.offset(name) for name in engine.EVENT.names}
@@ -478,6 +481,15 @@ _SAY: dict[str, Callable[[Event], str]] = {
     "entry_phase": _entry_phase,
     "exit": _exit,
     "decision": _decision,
+    "spte_clear": lambda e: (
+        f"The shadow entry at {e.spte_address:#x} (level {e.level}) "
+        f"{'lost its write right' if e.now & 1 else 'was dropped'}: {e.was:#x} became {e.now:#x}."),
+    "protect": lambda e: (
+        f"Guest frame {e.gfn:#x} is a page table that is shadowed: its page "
+        f"{'became read-only in the shadow' if e.locked else 'may be written again'}."),
+    "rmap": lambda e: (
+        f"The reverse map of guest frame {e.gfn:#x} {'gained' if e.added else 'lost'} the shadow entry at "
+        f"{e.spte_address:#x}."),
     "phase": lambda e: f"The hypervisor's run loop {_PHASES[min(e.phase, len(_PHASES) - 1)]}.",
     "guest_walk": lambda e: _walked(e, "The hypervisor"),
     "fill": _fill,
