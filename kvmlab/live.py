@@ -68,6 +68,7 @@ class Live:
         self._counted = (0, 0)
         self._remembers = False
         self._origin = Position(0)
+        self._served_ends = False
         self._cpu = cpu
         self._engine = engine
         self._reason = reason

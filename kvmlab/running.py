@@ -256,6 +256,10 @@ class Running(Live):
             elif reason in (_IO, _MMIO):
                 if not (self._ports if reason == _IO else self._devices) or not self._serve(raw):
                     return self._stop_at(raw)
+                if self._served_ends:
+                    stop = self._stop_at(raw)
+                    self._waits, self._answered = False, True
+                    return stop
             elif reason != _STOPPED:
                 return self._stop_at(raw)
             part = None if budget is None else min(1.0, (now - start) / max(budget, 1))

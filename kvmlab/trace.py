@@ -344,6 +344,7 @@ def _entry_phase(e: Event) -> str:
 # The phases of the hypervisor's run loop, and its decisions: enum hv_phase and enum hv_decision of hv/hv.h.
 _PHASES = ("is back in user space", "is about to enter the guest", "has entered the guest", "has an exit to handle",
            "has handled the exit", "is in a phase without a name")  # fmt: skip
+PHASE_HANDLED = 4
 _CR_WAYS = ("write CR{}", "read CR{}", "clear CR0.TS", "load the low half of CR0")
 _DECISIONS: dict[int, Callable[[Event], str]] = {
     1: lambda e: f"the fault at {e.address:#x} is the guest's own, so the guest gets #PF with error code {e.value:#x}",

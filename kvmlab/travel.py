@@ -100,13 +100,16 @@ class Travelling(Running):
             self._release()
         return stop.event if stop.reason == ExitReason.EVENT else None
 
-    def step_exit(self, kind: str | None = None) -> Exit:
+    def step_exit(self, kind: str | None = None, handled: bool = False) -> Exit:
         """Runs to the next VM exit of the hardware, also one that the hypervisor handles itself.
 
         Parameters
         ----------
         kind : str, optional
             Common name (``io``, ``cr_access``, ``page_fault`` …) or the vendor's (``IO_INSTRUCTION``, ``IOIO``).
+        handled : bool
+            False stops as the processor leaves the guest. True lets the hypervisor deal with it first, and stops before
+            it enters the guest again or as KVM_RUN returns.
 
         Returns
         -------
@@ -120,7 +123,21 @@ class Travelling(Running):
         while True:
             stop = self._go(None, events=mask)
             if stop.reason != ExitReason.EVENT or kind is None or _is_exit_kind(stop.event, kind):
-                return stop
+                break
+        if handled and stop.reason == ExitReason.EVENT:
+            self._handle_exit()
+        return stop
+
+    def _handle_exit(self) -> None:
+        """From an exit to where the hypervisor, or a function of on_io or on_mmio, is done with it."""
+        self._served_ends = True
+        try:
+            while True:
+                event = self.step_event(("phase", "user_exit"))
+                if event is None or event.kind == "user_exit" or event.phase == trace.PHASE_HANDLED:
+                    return
+        finally:
+            self._served_ends = False
 
     def goto(self, where: Position | Event | Exit | int) -> Exit:
         """Goes to a moment of the past (or of the future that was already seen).

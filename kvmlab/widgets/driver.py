@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import Busy, Error
+from ..errors import BadArgument, Busy, Error
 from ..trace import Position
-from .history import Fact
+from .history import Fact, History
 from .scene import Look, Moment
 
 Detail = Mapping[str, Any]
@@ -58,12 +58,12 @@ def _run(machine: Any, _look: Look, _detail: Detail) -> None:
 
 
 def _step_exit(machine: Any, _look: Look, detail: Detail) -> None:
-    machine.step_exit(kind=detail.get("kind") or None)
+    machine.step_exit(kind=detail.get("kind") or None, handled=True)
 
 
 def _step_exit_line(detail: Detail) -> str:
     kind = detail.get("kind")
-    return f"stop = vm.step_exit(kind={kind!r})" if kind else "stop = vm.step_exit()"
+    return f"vm.step_exit(kind={kind!r}, handled=True)" if kind else "vm.step_exit(handled=True)"
 
 
 def number(text: object, machine: Any = None) -> int:
@@ -135,17 +135,27 @@ def _breakpoint(machine: Any, _look: Look, detail: Detail) -> None:
     machine.debug(breakpoints=_toggled(machine, detail))
 
 
-def _goto_exit(machine: Any, _look: Look, detail: Detail) -> None:
-    machine.goto(exit_position(machine, int(detail["n"])))
+def _goto(machine: Any, _look: Look, detail: Detail) -> None:
+    machine.goto(Position(*detail["position"]))
 
 
-def exit_position(machine: Any, n: int) -> Any:
-    """Where exit ``n``, counted from 1, happened."""
-    exits = machine.timeline.filter(kind="exit")
-    for i, event in enumerate(exits, 1):
-        if i == n:
-            return event.position
-    raise ValueError(f"there is no exit #{n}; the timeline has {sum(1 for _ in exits)}")
+def _goto_line(detail: Detail) -> str:
+    return f"vm.goto(kvmlab.Position{tuple(detail['position'])})" if "position" in detail else ""
+
+
+def resolve(verb: str, detail: Detail, history: History) -> Detail:
+    """Adds the position to a request that names an exit by its number, or by where it stands from here."""
+    where = {"step_exit_back": history.now - 1, "earlier": history.now - 1, "later": history.now + 1,
+             "goto_exit": int(detail.get("n") or 0)}
+    if verb not in where:
+        return detail
+    n = where[verb]
+    if not 1 <= n <= len(history.exits):
+        if verb != "goto_exit" and history.exits:
+            raise BadArgument(f"This is the {'last' if verb == 'later' else 'first'} exit that is known.",
+                              "Next exit runs on." if verb == "later" else "Step back goes by instructions.")
+        raise BadArgument(f"There is no exit #{n}.", f"There are {len(history.exits)}.")
+    return {**detail, "position": history.exits[n - 1].done}
 
 
 def _type(machine: Any, _look: Look, detail: Detail) -> None:
@@ -166,12 +176,12 @@ VERBS: dict[str, Verb] = {
                             needs="step_event_back", inside=True),
     "step_exit": Verb(_step_exit, _step_exit_line, "running to the next exit", moves=True,
                       needs="step_exit", inside=True),
-    "step_exit_back": Verb(_call("step_exit_back"), _line("vm.step_exit_back()"),
-                           "going back to the exit before", moves=True, needs="step_exit_back", inside=True),
+    "step_exit_back": Verb(_goto, _goto_line, "going back to the exit before", moves=True, needs="goto", inside=True),
+    "earlier": Verb(_goto, _goto_line, "going back to the exit before", moves=True, needs="goto", inside=True),
+    "later": Verb(_goto, _goto_line, "going to the exit after", moves=True, needs="goto", inside=True),
     "run": Verb(_run, _line("stop = vm.run()"), "running to user space", moves=True, needs="run"),
     "reset": Verb(_call("reset"), _line("vm.reset()"), "reset", moves=True, needs="reset"),
-    "goto_exit": Verb(_goto_exit, lambda detail: f"vm.goto(vm.timeline.filter(kind=\"exit\")[{int(detail['n']) - 1}])",
-                      "going to that exit", moves=True, needs="goto", inside=True),
+    "goto_exit": Verb(_goto, _goto_line, "going to that exit", moves=True, needs="goto", inside=True),
     "stop": Verb(lambda _machine, _look, _detail: None, _line("vm.stop()"), needs="stop"),
     "set": Verb(_set, _set_line, edits=True, needs="set"),
     "breakpoint": Verb(_breakpoint, lambda detail: f"vm.debug(breakpoints=[{detail['address']}, …])", edits=True,

@@ -30,7 +30,7 @@ def state(scene: Scene) -> Panel:
             "position": f"{record.instructions:,}", "reason": reason_text(record.reason),
             "name": exit_name(scene, record.reason), "what": what(record),
             "to": "user" if record.marks & TO_USER else "hv",
-            "cost": f"+{record.cost:,}", "now": n == now, "ahead": n > now, "goto": record.instructions}))
+            "cost": f"+{record.cost:,}", "now": n == now, "ahead": n > now, "goto": f"kvmlab.Position{record.done}"}))
     past = history.exits[:now]
     for reason, count in Counter(record.reason for record in past).most_common():
         up = any(record.reason == reason and record.marks & TO_USER for record in past)

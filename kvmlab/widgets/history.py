@@ -13,10 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..trace import PHASE_HANDLED
+
 RECORD = struct.Struct("<IHH")
 """One exit on the wire: instructions since the exit before, reason, marks."""
 TO_USER, FILL, FILL_READ_ONLY, TABLE_WRITE, CR_ACCESS, DIRTY = (1 << bit for bit in range(6))
 GUEST_FAULT, INTERRUPT, ZAP = (1 << bit for bit in range(6, 9))
+LANES = {"zap": ZAP, "spte_clear": ZAP, "table_write": TABLE_WRITE, "dirty": DIRTY, "user_exit": TO_USER}
+"""The mark of those kinds of event that always have the same one."""
 EXCEPTION = 3
 """The type of an injected event that is a hardware exception."""
 WRITABLE = 2
@@ -66,6 +70,14 @@ class ExitRecord:
         self.facts.append(fact)
         self.marks |= mark_of(fact)
         self.packed = RECORD.pack(min(self.cost, 0xFFFFFFFF), self.reason & 0xFFFF, self.marks)
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """The position where it is dealt with: what "next exit" shows, and so does a click on the exit."""
+        for fact in self.facts:
+            if fact.kind == "user_exit" or (fact.kind == "phase" and fact.fields["phase"] == PHASE_HANDLED):
+                return fact.instructions, fact.sequence + 1
+        return self.instructions, self.sequence + 1
 
     def same(self, other: ExitRecord) -> bool:
         return (self.sequence, self.instructions, self.reason, self.rip) == (
@@ -172,7 +184,7 @@ def mark_of(fact: Fact) -> int:
         return FILL if fact.fields["now"] & WRITABLE else FILL_READ_ONLY
     if fact.kind == "inject":
         return GUEST_FAULT if fact.fields["type"] == EXCEPTION else INTERRUPT
-    return {"zap": ZAP, "table_write": TABLE_WRITE, "dirty": DIRTY, "user_exit": TO_USER}.get(fact.kind, 0)
+    return LANES.get(fact.kind, 0)
 
 
 def _sequence(record: ExitRecord) -> int:

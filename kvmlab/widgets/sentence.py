@@ -28,7 +28,8 @@ def say(scene: Scene) -> str:
     if scene.machine is None:
         return EMPTY
     if scene.now.stop is not None:
-        return stepped(scene) or str(scene.now.stop.explain())
+        plain = scene.now.stop.reason.name in ("EVENT", "DEBUG") and getattr(scene.now.stop, "breakpoint", None) is None
+        return (plain and (stepped(scene) or story.sentence(scene))) or str(scene.now.stop.explain())
     if scene.now.regs is None:
         return "The machine is there, but this engine shows no registers."
     at = int(scene.now.regs.rip).to_bytes(8, "big").hex().lstrip("0") or "0"

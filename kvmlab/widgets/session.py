@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ..errors import Busy
+from ..errors import BadArgument, Busy
 from . import driver, model
 from .history import History
 from .protocol import Delta, Panel, diff
@@ -101,6 +101,12 @@ class Session:
                 return
             if not action.moves:
                 self._look(action, detail, number)
+                return
+            try:
+                detail = driver.resolve(verb, detail, self._history)
+            except BadArgument as error:
+                self._error = failure(error)
+                self._finish(number)
                 return
             thread = threading.Thread(target=self._work, args=(action, detail, number), name=f"kvmlab {verb}",
                                       daemon=True)

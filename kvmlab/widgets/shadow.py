@@ -13,6 +13,7 @@ from .scene import Scene, blind, hexdigits
 SHOWN = ("D", "A", "U", "W", "P")
 MAX_PAGES = 256
 MAX_EVENTS = 40
+SHADOW_KINDS = frozenset(("fill", "zap", "spte_clear", "table_write"))
 
 
 def state(scene: Scene) -> Panel:
@@ -125,7 +126,7 @@ def recent(scene: Scene) -> list[Fact]:
     for record in reversed(scene.history.exits[:scene.history.now]):
         if record.facts and record.facts[-1].sequence < scene.before.sequence:
             break
-        out += [fact for fact in record.facts if fact.kind in ("fill", "zap", "table_write")
+        out += [fact for fact in record.facts if fact.kind in SHADOW_KINDS
                 and scene.before.sequence <= fact.sequence < scene.now.sequence]
     return sorted(out, key=lambda fact: fact.sequence)
 
@@ -135,6 +136,7 @@ def events(scene: Scene) -> list[Item]:
     out: list[Item] = []
     for fact in recent(scene)[-MAX_EVENTS:]:
         writable = fact.kind == "fill" and fact.fields["now"] & 2
-        mark = {"zap": "zap", "table_write": "locked"}.get(fact.kind, "fill" if writable else "fillro")
+        kind = "fill" if writable else "fillro"
+        mark = {"zap": "zap", "spte_clear": "zap", "table_write": "locked"}.get(fact.kind, kind)
         out.append((f"event:{fact.sequence}", {"kind": fact.kind, "mark": mark, "text": str(fact.event.explain())}))
     return out

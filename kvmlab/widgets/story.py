@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..trace import PHASE_HANDLED
 from .history import ExitRecord, Fact
 from .protocol import Item
 from .scene import Scene
@@ -20,8 +21,10 @@ def state(scene: Scene) -> list[Item]:
     record = current(scene)
     if record is None:
         return []
-    steps = [leave(scene, record), *(step for group in grouped(record) if (step := tell(group)) is not None)]
-    if not any(fact.kind in ("user_exit", "entry") for fact in record.facts):
+    facts = so_far(scene, record)
+    told = (tell(group) for group in grouped(facts, fault_address(record)))
+    steps = [leave(scene, record), *(step for step in told if step is not None)]
+    if not any(fact.kind in ("user_exit", "entry") for fact in facts):
         steps.append(step_of("hw", "hw", "Next", "The hypervisor enters the guest again.",
                              "Nothing of it has happened yet. Click: what the entry will check.", "control"))
         here = len(steps) - 2
@@ -35,10 +38,12 @@ def state(scene: Scene) -> list[Item]:
 def current(scene: Scene) -> ExitRecord | None:
     """The exit that this stop is about: the last one, if the guest has not gone on since."""
     n = scene.history.now
-    if not n or scene.now.position is None:
-        return None
-    record = scene.history.exits[n - 1]
-    return record if record.instructions >= int(scene.now.position) else None
+    return scene.history.exits[n - 1] if n and scene.history.last_way()[0] in ("exit", "return") else None
+
+
+def so_far(scene: Scene, record: ExitRecord) -> list[Fact]:
+    """What followed the exit up to this moment."""
+    return [fact for fact in record.facts if fact.sequence < scene.now.sequence]
 
 
 def step_of(who: str, mark: str, title: str, text: str, says: str, panel: str,
@@ -47,15 +52,50 @@ def step_of(who: str, mark: str, title: str, text: str, says: str, panel: str,
             "address": None if address is None else f"{address:#x}"}
 
 
+def sentence(scene: Scene) -> str:
+    """The exit and what was done about it, or "" where this stop is about no exit."""
+    record = current(scene)
+    if record is None:
+        return ""
+    facts = so_far(scene, record)
+    kinds = {fact.kind for fact in facts}
+    said = [str(record.event.explain())]
+    fills = [fact for fact in facts if fact.kind == "fill"]
+    if fills:
+        had = "gave no such right" if fills[-1].fields["was"] & 1 else "had no entry for that page"
+        said.append(f"The shadow tables {had}, and the guest's own tables allow it, so the hypervisor made the entry "
+                    "and the guest tries again.")
+    for kind in ("decision", "table_write", "emulated", "inject"):
+        last = next((fact for fact in reversed(facts) if fact.kind == kind), None)
+        if last is not None and not (kind == "table_write" and "decision" in kinds):
+            said.append(str(last.event.explain()))
+    if "user_exit" not in kinds:
+        handled = any(fact.kind == "phase" and fact.fields["phase"] == PHASE_HANDLED for fact in facts)
+        said.append("User space is not involved." if handled else "The hypervisor has not dealt with it yet.")
+    return " ".join(said)
+
+
 def leave(scene: Scene, record: ExitRecord) -> dict[str, Any]:
     return step_of("hw", "hw", "Exit", f"{exit_name(scene, record.reason)} at {record.rip:#x}.",
                    f"{record.event.explain()} Click: what the processor wrote down.", "control")
 
 
-def grouped(record: ExitRecord) -> list[list[Fact]]:
-    """What followed the exit, the same kinds together."""
+def fault_address(record: ExitRecord) -> int | None:
+    """The address that a page fault was about."""
+    event = record.event
+    if event.vendor == "amd":
+        return int(event.info2) if event.reason == 0x4E else None
+    return int(event.qualification) if event.common == "exception" and event.interruption & 0xFF == 14 else None
+
+
+def grouped(facts: list[Fact], about: int | None) -> list[list[Fact]]:
+    """The same kinds together; of walks only the one for the address that faulted, the rest reads the instruction."""
     groups: list[list[Fact]] = []
-    for fact in record.facts:
+    for fact in facts:
+        if fact.kind == "guest_walk" and fact.fields["gva"] != about:
+            continue
+        if fact.kind not in TOLD:
+            continue
         if groups and groups[-1][0].kind == fact.kind:
             groups[-1].append(fact)
         else:
@@ -66,8 +106,6 @@ def grouped(record: ExitRecord) -> list[list[Fact]]:
 def tell(group: list[Fact]) -> dict[str, Any] | None:
     """One step for events of one kind, or None for what is no step of the story."""
     fact = group[-1]
-    if fact.kind not in TOLD:
-        return None
     fields, says = fact.fields, str(fact.event.explain())
     match fact.kind:
         case "guest_walk":
