@@ -24,41 +24,50 @@ const struct vmcb_row vmcb_rows[NR_VMCB_FIELDS] = {
 #define VMCB_BYTES 0x6e8u /* up to the last field */
 struct vmcb_image {
     uint64_t pa;
-    bool dirty;
-    uint8_t byte[VMCB_BYTES];
+    frame_t frame;
+    bool asked;               /* the door knows that the page is being written */
+    uint8_t *byte;            /* the page itself, or `none` where no RAM is */
+    uint8_t none[VMCB_BYTES];
 };
 
-static void image_read(const struct cpu *cpu, uint64_t pa, struct vmcb_image *image)
+static void image_open(const struct cpu *cpu, uint64_t pa, struct vmcb_image *image)
 {
     image->pa = pa;
-    image->dirty = false;
-    space_read(cpu->space, pa, image->byte, sizeof image->byte);
+    image->asked = false;
+    image->frame = space_frame(cpu->space, pa, true);
+    if (LIKELY(image->frame != NO_FRAME)) {
+        image->byte = memory_host(cpu->space->memory, image->frame) + (pa & (PAGE_SIZE - 1));
+        return;
+    }
+    image->byte = image->none;
+    space_read(cpu->space, pa, image->none, sizeof image->none);
 }
 
-static void image_write(struct cpu *cpu, const struct vmcb_image *image)
-{
-    if (image->dirty)
-        space_write(cpu->space, image->pa, image->byte, sizeof image->byte);
-}
+ALWAYS_INLINE unsigned field_bytes(enum vmcb_slot row) { return vmcb_rows[row].bytes > 8 ? 8 : vmcb_rows[row].bytes; }
 
-static uint64_t get(const struct vmcb_image *image, enum vmcb_slot row)
+ALWAYS_INLINE uint64_t get(const struct vmcb_image *image, enum vmcb_slot row)
 {
     uint64_t value = 0;
-    memcpy(&value, image->byte + vmcb_rows[row].offset, vmcb_rows[row].bytes > 8 ? 8 : vmcb_rows[row].bytes);
+    memcpy(&value, image->byte + vmcb_rows[row].offset, field_bytes(row));
     return value;
 }
 
-static void set(struct cpu *cpu, struct vmcb_image *image, enum vmcb_slot row, uint64_t value)
+static NOINLINE void change(struct cpu *cpu, struct vmcb_image *image, enum vmcb_slot row, uint64_t old, uint64_t value)
 {
-    unsigned bytes = vmcb_rows[row].bytes;
-    uint64_t old = get(image, row);
-    if (bytes < 8)
-        value &= (1ull << bytes * 8) - 1;
-    if (old == value)
-        return;
-    memcpy(image->byte + vmcb_rows[row].offset, &value, bytes > 8 ? 8 : bytes);
-    image->dirty = true;
+    if (!image->asked && image->frame != NO_FRAME)
+        page_will_write(cpu->space->memory, image->frame, 0, VMCB_BYTES);
+    image->asked = true;
+    memcpy(image->byte + vmcb_rows[row].offset, &value, field_bytes(row));
     emit(cpu, EVENT_FIELD_WRITE, vmcb_rows[row].offset, old, value, image->pa, 0);
+}
+
+ALWAYS_INLINE void set(struct cpu *cpu, struct vmcb_image *image, enum vmcb_slot row, uint64_t value)
+{
+    uint64_t old = get(image, row);
+    if (field_bytes(row) < 8)
+        value &= (1ull << field_bytes(row) * 8) - 1;
+    if (old != value)
+        change(cpu, image, row, old, value);
 }
 #define GET(image, name) get(image, VMCB_ROW_##name)
 #define SET(image, name, value) set(cpu, image, VMCB_ROW_##name, value)
@@ -84,7 +93,7 @@ void vmcb_write(struct cpu *cpu, uint64_t vmcb, unsigned row, uint64_t value)
 
 /* ---- segments: the VMCB packs the flags nibble behind the rights byte ------------------------------------------------- */
 
-/* Rows of a segment: selector, attrib, limit, base; the VMCB's order has GDTR and IDTR in between. */
+/* First row of a segment: selector, attrib, limit, base; the VMCB's order has GDTR and IDTR in between. */
 static unsigned segment_row(enum seg seg)
 {
     static const uint8_t place[NR_SEGS] = { [ES] = 0, [CS] = 1, [SS] = 2, [DS] = 3, [FS] = 4, [GS] = 5, [LDTR] = 7, [TR] = 9 };
@@ -97,26 +106,36 @@ static uint64_t sign_extended(const struct cpu *cpu, uint64_t linear)
     return (uint64_t)((int64_t)(linear << unused) >> unused);
 }
 
+struct vmcb_segment { uint16_t selector, attrib; uint32_t limit; uint64_t base; };
+static struct vmcb_segment segment_at(const struct vmcb_image *image, enum seg seg)
+{
+    struct vmcb_segment s;
+    memcpy(&s, image->byte + vmcb_rows[segment_row(seg)].offset, sizeof s);
+    return s;
+}
+
 static void load_from(struct cpu *cpu, const struct vmcb_image *image, enum seg seg)
 {
-    unsigned row = segment_row(seg);
-    uint32_t attrib = (uint32_t)get(image, (enum vmcb_slot)(row + 1));
-    uint32_t attr = (attrib & 0xff) | (attrib & 0xf00) << 4;
-    cpu->seg[seg] = (struct segment){ .selector = (uint16_t)get(image, (enum vmcb_slot)row),
-                                      .attr = attr | (seg != CS && !(attr & SEG_P) ? SEG_UNUSABLE : 0u),
-                                      .limit = (uint32_t)get(image, (enum vmcb_slot)(row + 2)),
-                                      .base = sign_extended(cpu, get(image, (enum vmcb_slot)(row + 3))) };
+    struct vmcb_segment s = segment_at(image, seg);
+    uint32_t attr = (s.attrib & 0xffu) | (s.attrib & 0xf00u) << 4;
+    if (seg != CS && !(attr & SEG_P))
+        attr |= SEG_UNUSABLE;
+    cpu->seg[seg] = (struct segment){ .selector = s.selector, .attr = attr, .limit = s.limit, .base = sign_extended(cpu, s.base) };
 }
 
 static void save_to(struct cpu *cpu, struct vmcb_image *image, enum seg seg)
 {
-    unsigned row = segment_row(seg);
     const struct segment *s = &cpu->seg[seg];
     uint32_t rights = s->attr & SEG_UNUSABLE ? s->attr & 0xffu & ~(uint32_t)SEG_P : s->attr & 0xff;
-    set(cpu, image, (enum vmcb_slot)row, s->selector);
-    set(cpu, image, (enum vmcb_slot)(row + 1), rights | (s->attr >> 4 & 0xf00));
-    set(cpu, image, (enum vmcb_slot)(row + 2), s->limit);
-    set(cpu, image, (enum vmcb_slot)(row + 3), s->base);
+    struct vmcb_segment was = segment_at(image, seg),
+                        now = { s->selector, (uint16_t)(rights | (s->attr >> 4 & 0xf00)), s->limit, s->base };
+    unsigned row = segment_row(seg);
+    if (memcmp(&was, &now, sizeof was) == 0)
+        return;
+    set(cpu, image, (enum vmcb_slot)row, now.selector);
+    set(cpu, image, (enum vmcb_slot)(row + 1), now.attrib);
+    set(cpu, image, (enum vmcb_slot)(row + 2), now.limit);
+    set(cpu, image, (enum vmcb_slot)(row + 3), now.base);
 }
 
 /* ---- the rules of VMRUN: APM vol. 2, 15.5.1 "Canonicalization and Consistency Checks" ------------------------------------ */
@@ -232,7 +251,7 @@ static unsigned first_failing(struct cpu *cpu, const struct vmcb_image *vmcb)
 void svm_check_all(struct cpu *cpu, uint64_t pa, struct check_verdict *verdict)
 {
     struct vmcb_image vmcb;
-    image_read(cpu, pa, &vmcb);
+    image_open(cpu, pa, &vmcb);
     const struct checker c = { cpu, &vmcb };
     for (unsigned n = 0; n < NR_RULES; n++) {
         memset(&verdict[n], 0, sizeof verdict[n]);
@@ -247,7 +266,7 @@ void svm_check_all(struct cpu *cpu, uint64_t pa, struct check_verdict *verdict)
 static void save_host(struct cpu *cpu, uint64_t rip)
 {
     struct vmcb_image host;
-    image_read(cpu, cpu->svm.hsave, &host);
+    image_open(cpu, cpu->svm.hsave, &host);
     for (enum seg seg = ES; seg <= DS; seg++)
         save_to(cpu, &host, seg);
     SET(&host, gdtr_base, cpu->gdtr.base);
@@ -262,13 +281,12 @@ static void save_host(struct cpu *cpu, uint64_t rip)
     SET(&host, rip, rip);
     SET(&host, rsp, cpu->r[RSP]);
     SET(&host, rax, cpu->r[RAX]);
-    image_write(cpu, &host);
 }
 
 static bool load_host(struct cpu *cpu)
 {
     struct vmcb_image host;
-    image_read(cpu, cpu->svm.hsave, &host);
+    image_open(cpu, cpu->svm.hsave, &host);
     for (enum seg seg = ES; seg <= DS; seg++)
         load_from(cpu, &host, seg);
     cpu->gdtr = (struct table_register){ .base = GET(&host, gdtr_base), .limit = (uint16_t)GET(&host, gdtr_limit) };
@@ -343,7 +361,7 @@ bool svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
     uint64_t rip = cpu->current ? insn_rip(cpu, cpu->current) : cpu->r[REG_RIP];
     if (!is_64bit(cpu))
         rip &= 0xffffffffu;
-    image_read(cpu, cpu->svm.vmcb, &vmcb);
+    image_open(cpu, cpu->svm.vmcb, &vmcb);
 
     /* 1. why */
     const struct fault *event = &cpu->event;
@@ -363,7 +381,6 @@ bool svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
 
     /* 2. the guest's state */
     save_guest(cpu, &vmcb, rip);
-    image_write(cpu, &vmcb);
 
     /* 3. the host's */
     return to_host(cpu);
@@ -373,7 +390,7 @@ bool svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
 static bool invalid_exit(struct cpu *cpu, unsigned failed)
 {
     struct vmcb_image vmcb;
-    image_read(cpu, cpu->svm.vmcb, &vmcb);
+    image_open(cpu, cpu->svm.vmcb, &vmcb);
     cpu->svm.entry_failed = failed;
     emit(cpu, EVENT_ENTRY, failed, GET(&vmcb, rip), GET(&vmcb, event_inj), cpu->svm.vmcb, 0);
     emit(cpu, EVENT_EXIT, UINT32_MAX, 0, 0, 0, 0);
@@ -381,7 +398,6 @@ static bool invalid_exit(struct cpu *cpu, unsigned failed)
     SET(&vmcb, exit_info_1, 0);
     SET(&vmcb, exit_info_2, 0);
     SET(&vmcb, exit_int_info, 0);
-    image_write(cpu, &vmcb);
     return to_host(cpu);
 }
 
@@ -471,7 +487,7 @@ static bool svm_enter(struct cpu *cpu, uint64_t pa, uint64_t host_rip)
     phase(cpu, PHASE_SAVE_HOST, 0);
 
     /* 2. consistency checks */
-    image_read(cpu, pa, &vmcb);
+    image_open(cpu, pa, &vmcb);
     unsigned failed = first_failing(cpu, &vmcb);
     phase(cpu, PHASE_CONTROLS, failed < CHECK_SVM_STATE_01 ? failed : 0);
     if (!failed || failed >= CHECK_SVM_STATE_01)
@@ -542,7 +558,7 @@ enum svm_result svm_vmload(struct cpu *cpu, uint64_t pa)
     struct vmcb_image vmcb;
     if (!vmcb_permitted(cpu, pa))
         return SVM_FAULT;
-    image_read(cpu, pa, &vmcb);
+    image_open(cpu, pa, &vmcb);
     for (unsigned n = 0; n < 4; n++)
         load_from(cpu, &vmcb, vmload_segments[n]);
     cpu_update_view(cpu, FS);
@@ -557,12 +573,11 @@ enum svm_result svm_vmsave(struct cpu *cpu, uint64_t pa)
     struct vmcb_image vmcb;
     if (!vmcb_permitted(cpu, pa))
         return SVM_FAULT;
-    image_read(cpu, pa, &vmcb);
+    image_open(cpu, pa, &vmcb);
     for (unsigned n = 0; n < 4; n++)
         save_to(cpu, &vmcb, vmload_segments[n]);
     for (unsigned n = 0; n < NR_VMLOAD_MSRS; n++)
         set(cpu, &vmcb, (enum vmcb_slot)vmload_msrs[n].row, cpu->msr[vmload_msrs[n].msr]);
-    image_write(cpu, &vmcb);
     return SVM_DONE;
 }
 
