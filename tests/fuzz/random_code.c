@@ -325,6 +325,55 @@ static const char *run(struct machine *m)
     return NULL;
 }
 
+/* ---- a copy of the state is the machine -------------------------------------------------------------------- */
+
+struct copy {
+    uint8_t ram[MEMORY];
+    uint64_t random_state, sequence;
+    uint8_t state[]; /* CPU_STATE_BYTES */
+};
+
+static struct copy *copy_of(const struct machine *m)
+{
+    struct copy *copy = malloc(sizeof *copy + CPU_STATE_BYTES);
+    if (!copy)
+        abort();
+    memcpy(copy->ram, m->ram, MEMORY);
+    memcpy(copy->state, m->cpu, CPU_STATE_BYTES);
+    copy->random_state = random_state;
+    copy->sequence = m->trace.sequence;
+    return copy;
+}
+
+static void go_back(struct machine *m, const struct copy *copy)
+{
+    memcpy(m->ram, copy->ram, MEMORY);
+    memcpy(m->cpu, copy->state, CPU_STATE_BYTES);
+    random_state = copy->random_state;
+    m->trace.sequence = copy->sequence;
+    code_drop_all(m->cpu);
+    cpu_rebuild(m->cpu);
+}
+
+/* Runs on, goes back, runs again: everything must come out the same. */
+static const char *run_twice(struct machine *m)
+{
+    struct copy *before = copy_of(m);
+    const char *what = run(m);
+    if (!what) {
+        struct copy *after = copy_of(m);
+        go_back(m, before);
+        what = run(m);
+        if (!what && memcmp(after->state, m->cpu, CPU_STATE_BYTES) != 0)
+            what = "a second run from a copy of the state ends in another state";
+        else if (!what && (memcmp(after->ram, m->ram, MEMORY) != 0 || after->sequence != m->trace.sequence))
+            what = "a second run from a copy of the state leaves other memory or events";
+        free(after);
+    }
+    free(before);
+    return what;
+}
+
 uint64_t random_code(uint64_t seed, uint64_t nr_runs, const char **what)
 {
     struct machine m;
@@ -351,6 +400,8 @@ uint64_t random_code(uint64_t seed, uint64_t nr_runs, const char **what)
         m.cpu = cpus[below(nr_profiles() < 8 ? nr_profiles() : 8)];
         begin(&m, m.cpu);
         *what = run(&m);
+        if (!*what && one_in(3) && m.cpu->activity != ACTIVITY_SHUTDOWN)
+            *what = run_twice(&m);
         bad = *what ? seed + k : 0;
     }
     for (unsigned k = 0; k < 8; k++)

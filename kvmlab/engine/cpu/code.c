@@ -34,7 +34,7 @@ static uint32_t hash(uint64_t key) { return (uint32_t)((key ^ key >> 16) >> 4 ^ 
 
 /* ---- pages with code ------------------------------------------------------------------------ */
 
-static struct code_page *page_find(struct code_cache *cc, frame_t frame)
+static struct code_page *page_find(const struct code_cache *cc, frame_t frame)
 {
     for (uint32_t n = cc->page_bucket[frame % NR_PAGE_BUCKETS]; n; n = cc->page[n - 1].chain)
         if (cc->page[n - 1].frame == frame)
@@ -78,6 +78,23 @@ static void block_drop(struct cpu *cpu, uint32_t number)
     block->key = ~0ull;
 }
 
+static page_observer code_written;
+
+/* No code of this processor is left in the page. The bit may fall when no other processor on this memory has some. */
+static void release_page(struct cpu *cpu, frame_t frame)
+{
+    const struct memory *memory = cpu->space->memory;
+    for (unsigned n = 0; n < memory->nr_observers; n++) {
+        const struct cpu *other = memory->observer[n].context;
+        if (memory->observer[n].told != code_written || other == cpu)
+            continue;
+        const struct code_page *page = page_find(other->code, frame);
+        if (page && page->granules)
+            return;
+    }
+    memory_clear_attr(memory, frame, PAGE_CODE);
+}
+
 static void code_written(void *context, frame_t frame, uint32_t offset, uint32_t len, unsigned attr)
 {
     struct cpu *cpu = context;
@@ -85,7 +102,7 @@ static void code_written(void *context, frame_t frame, uint32_t offset, uint32_t
     struct code_page *page = page_find(cc, frame);
     (void)attr;
     if (!page) {
-        memory_clear_attr(cpu->space->memory, frame, PAGE_CODE);
+        release_page(cpu, frame);
         return;
     }
     uint64_t touched = granules(offset, len), left = 0;
@@ -105,7 +122,7 @@ static void code_written(void *context, frame_t frame, uint32_t offset, uint32_t
     }
     page->granules = left;
     if (!left)
-        memory_clear_attr(cpu->space->memory, frame, PAGE_CODE);
+        release_page(cpu, frame);
 }
 
 void code_drop_all(struct cpu *cpu)
@@ -113,7 +130,7 @@ void code_drop_all(struct cpu *cpu)
     struct code_cache *cc = cpu->code;
     for (uint32_t n = 0; n < cc->nr_pages; n++)
         if (memory_ram_of(cpu->space->memory, cc->page[n].frame))
-            memory_clear_attr(cpu->space->memory, cc->page[n].frame, PAGE_CODE);
+            release_page(cpu, cc->page[n].frame);
     memset(cc->bucket, 0, sizeof cc->bucket);
     memset(cc->page_bucket, 0, sizeof cc->page_bucket);
     cc->nr_insns = cc->nr_blocks = cc->nr_pages = 0;
