@@ -2,7 +2,7 @@
 # Variables given here reach them: make lab BROWSER=none, make inplace PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed
+.PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed soak
 help:           ## this list
 	@sed -n 's/^\([a-z]*\): *## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -26,3 +26,5 @@ fuzz:           ## random code under the sanitizers: RUNS=100000 SEED=…
 	@tools/fuzz.sh
 speed:          ## the benchmark, beside Unicorn
 	@tools/speed.sh
+soak:           ## the long tests at their full counts, with a report in docs/reports/
+	@tools/soak.sh

@@ -9,7 +9,7 @@ int main(int argc, char **argv)
 {
     uint64_t runs = argc > 1 ? strtoull(argv[1], NULL, 0) : 10000, seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1, done = 0;
     while (done < runs) {
-        uint64_t slice = runs - done < 10000 ? runs - done : 10000;
+        uint64_t slice = runs - done < 1000 ? runs - done : 1000;
         const char *what;
         uint64_t bad = random_code(seed + done, slice, &what);
         if (bad) {
