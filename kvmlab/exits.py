@@ -73,7 +73,7 @@ _FIELDS: dict[ExitReason, tuple[str, ...]] = {
     ExitReason.SHUTDOWN: (),
     ExitReason.LIMIT: ("no_progress", "limit"),
     ExitReason.STOPPED: (),
-    ExitReason.EVENT: ("event", "event_kind"),
+    ExitReason.EVENT: ("event", "event_kind", "phase"),
     ExitReason.REAL_MODE: (),
 }
 _ENGINE_FIELDS = frozenset(engine.EXIT.names)
@@ -355,20 +355,6 @@ def _title(vendor: str, reason: int, name: str = "") -> str:
     return f"VM exit {_number_of(vendor, reason)}" + (f", {name}" if name else "")
 
 
-def page_fault_words(error: int) -> str:
-    """``a user-mode write; the page is not present``: a #PF error code in words (SDM vol. 3A section 4.7)."""
-    who = "user-mode " if error & 4 else ""
-    what = "fetch" if error & 16 else "write" if error & 2 else "read"
-    why = (
-        "a reserved bit is set"
-        if error & 8
-        else "the rights do not allow it"
-        if error & 1
-        else "the page is not present"
-    )
-    return f"a {who}{what}; {why}"
-
-
 def hardware_sentence(vendor: str, reason: int, qualification: int, info2: int, interruption: int, rip: int) -> str:
     """What the processor says about a VM exit, without a full stop: what, where, which control selected it."""
     row = tables.exit_row(vendor, reason)
@@ -376,7 +362,7 @@ def hardware_sentence(vendor: str, reason: int, qualification: int, info2: int, 
         return f"{_title(vendor, reason)}: unknown to the tables, at {rip:#x}"
     bits = tables.decode_bits(row.layout, qualification)
     title = _title(vendor, reason)
-    where, why = f" at {rip:#x}", row.why
+    where, why = f" at {rip:#x}", _BUILT_IN.get(row.common, row.why) if vendor == "intel" else row.why
     if row.common == "io":
         size = bits["size_minus_1"] + 1 if vendor == "intel" else bits["size"]
         way = "IN" if bits["in"] else "OUT"
@@ -387,19 +373,17 @@ def hardware_sentence(vendor: str, reason: int, qualification: int, info2: int, 
         what = f"the guest executed {what}"
     elif row.common == "exception":
         vector = interruption & 0xFF if vendor == "intel" else reason - 0x40
-        if vector == 14:
-            address = qualification if vendor == "intel" else info2
-            error = info2 if vendor == "intel" else qualification
-            title = f"VM exit {_number_of(vendor, reason)}, page fault"
-            what = (
-                f"the guest touched {address:#x}" if vendor == "intel" else f"{page_fault_words(error)} at {address:#x}"
-            )
-            why = "the exception bitmap has bit 14" if vendor == "intel" else row.why
+        title, why = _title(vendor, reason, _exception_name(vector)), _why_exception(vendor, vector, row.why)
+        if vendor == "intel" and interruption >> 8 & 7 == 2:
+            title, what, why = _title(vendor, reason, "NMI"), "an NMI arrived", "NMI exiting is 1"
+        elif vector == 14:
+            address, error = (qualification, info2) if vendor == "intel" else (info2, qualification)
+            who = "user-mode code" if error & 4 else "the guest"
+            verb = "fetched from" if error & 16 else "wrote to" if error & 2 else "read"
+            cause = "did not allow it" if error & 1 else "had no entry for that page"
+            return f"{title}: {who} {verb} {address:#x}{where}, and the shadow tables {cause} ({why})"
         else:
-            name = EXCEPTIONS.get(vector, (f"vector {vector}", ""))
-            title = f"VM exit {_number_of(vendor, reason)}, exception"
-            what = f"{name[0]} {name[1]}".strip() + " came up in the guest"
-            why = f"the exception bitmap has bit {vector}" if vendor == "intel" else row.why
+            what = f"{EXCEPTIONS[vector][1] if vector in EXCEPTIONS else vector_name(vector)} came up in the guest"
     elif row.common == "entry_failure":
         return f"{title}: {row.what}{where} ({row.why})"
     else:
@@ -407,13 +391,68 @@ def hardware_sentence(vendor: str, reason: int, qualification: int, info2: int, 
     return f"{title}: {what}{where} ({why})"
 
 
+_PAGE_FAULT = "it walks the guest's tables, then fills the shadow, or gives the fault to the guest"
+_HANDLED_BY = {
+    "io": "goes to user space because I/O always does",
+    "cpuid": "goes to user space because CPUID always does",
+    "hlt": "goes to user space unless an interrupt is pending",
+    "cr_access": "the hypervisor does it on the guest's copy, because the real register is its own",
+    "dr_access": "the hypervisor answers, because the real registers are its own",
+    "msr": "the hypervisor answers, because the real register is its own",
+    "interrupt": "it is meant for the host, which takes it, and the guest resumes",
+    "nmi": "it is meant for the host, which takes it, and the guest resumes",
+    "interrupt_window": "the hypervisor puts the vector that waits into the next entry",
+    "triple_fault": "goes to user space, because only a reset goes on",
+    "entry_failure": "goes to user space, because the guest cannot run so",
+    "invlpg": "the hypervisor drops the shadow entry",
+    "vmx_instruction": "the hypervisor hides VMX, so the guest gets #UD",
+    "svm_instruction": "the hypervisor hides SVM, so the guest gets #UD",
+}
+
+
+def handled_by(common: str, vector: int) -> str:
+    """Who deals with an exit of the built-in hypervisor, and why; ``vector`` is that of an exception."""
+    if common == "exception":
+        if vector == 14:
+            return f"the hypervisor handles it: {_PAGE_FAULT}"
+        if vector == 1:
+            return "goes to user space, which asked to debug the guest"
+        return "the hypervisor runs the instruction in software if that is all, else user space decides"
+    return _HANDLED_BY.get(common, "the hypervisor has no handler for it, so user space gets the number")
+
+
+# Exit 0 of VMX is any exception; which one it was follows from what it led to.
+_VECTOR_OF = {"MMIO": 14, "HLT": 13, "IO": 13, "CPUID": 13, "DEBUG": 1, "REAL_MODE": 13}
+
+
 def _hardware(stop: Exit) -> tuple[str, str]:
     """Where hardware exited: the head of the sentence (``VM exit 30, I/O instruction: ``) and what selected it."""
     reason = stop._number("hardware_reason")
     if reason == NO_HARDWARE_EXIT and not (stop._where.vendor == "amd" and stop.reason == ExitReason.FAIL_ENTRY):
         return "", ""
-    row = tables.exit_row(stop._where.vendor, reason)
-    return _title(stop._where.vendor, reason) + ": ", f" ({row.why})" if row else ""
+    vendor = stop._where.vendor
+    row = tables.exit_row(vendor, reason)
+    if row is not None and row.common == "exception":
+        vector = reason - 0x40 if vendor == "amd" else _VECTOR_OF.get(stop.reason.name, -1)
+        if stop.reason == ExitReason.EXCEPTION:
+            vector = stop.exception
+        return _title(vendor, reason, _exception_name(vector)) + ": ", f" ({_why_exception(vendor, vector, row.why)})"
+    why = _BUILT_IN.get(row.common, row.why) if row and vendor == "intel" else row.why if row else ""
+    return _title(vendor, reason) + ": ", f" ({why})" if why else ""
+
+
+# What the built-in hypervisor has chosen where the processor's row names several ways (facts of 2006).
+_BUILT_IN = {"io": "unconditional I/O exiting is 1"}
+
+
+def _exception_name(vector: int) -> str:
+    if vector == 14:
+        return "page fault"
+    return EXCEPTIONS[vector][0] if vector in EXCEPTIONS else "exception"
+
+
+def _why_exception(vendor: str, vector: int, why: str) -> str:
+    return f"bit {vector} of the exception bitmap is 1" if vendor == "intel" and vector >= 0 else why
 
 
 def _who(stop: Exit, always: str) -> str:
@@ -490,7 +529,9 @@ def _hlt(stop: Exit) -> str:
     head, why = _hardware(stop)
     if stop._where.kind == "machine":
         return f"HLT before {stop.rip:#x}: the processor halted and nothing is pending, so the run ends here."
-    return f"{head or 'HLT: '}the guest halted before {stop.rip:#x}{why}; nothing is pending, so KVM_RUN returns."
+    faulted = ", which faults in virtual-8086 mode" if "#GP" in head else ""
+    what = f"the guest executed HLT before {stop.rip:#x}{faulted}{why}"
+    return f"{head or 'HLT: '}{what}; nothing is pending, so KVM_RUN returns."
 
 
 def _debug(stop: Exit) -> str:

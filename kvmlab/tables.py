@@ -118,6 +118,14 @@ class BitsRow(NamedTuple):
     meaning: str
 
 
+class PhaseRow(NamedTuple):
+    """A step of a VM entry."""
+
+    name: str
+    vendors: str
+    summary: str
+
+
 class MsrRow(NamedTuple):
     """A model-specific register."""
 
@@ -295,6 +303,14 @@ def check_row(vendor: str, number: int) -> CheckRow | None:
     """The entry rule with this row number, from 1; None for 0."""
     table = vmx_checks() if vendor == "intel" else svm_checks()
     return table[number - 1] if 1 <= number <= len(table) else None
+
+
+@functools.cache
+def entry_phases() -> Table:
+    """The steps of a VM entry, in order."""
+    return Table(
+        "Steps of a VM entry", PhaseRow._fields, [PhaseRow(*r) for r in _rows("cpu/entry_phase.def", "ENTRY_PHASE")]
+    )
 
 
 @functools.cache

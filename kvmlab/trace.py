@@ -7,6 +7,7 @@ by the row of its kind in ``engine/trace.def``. Python takes a record apart only
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
@@ -168,6 +169,17 @@ _WORDS: dict[str, dict[str, Any]] = {
     "rmap": {"a": "added", "b": "gfn", "c": "spte_address", "d": "spte"},
 }
 
+
+@functools.cache
+def _words_of(kind: int) -> dict[str, Any]:
+    """What a kind's words are called; one without names of ours takes those of its row."""
+    row = _rows()[kind]
+    known = _WORDS.get(row["name"])
+    if known is not None:
+        return known
+    return {word: re.sub(r"\W+", "_", row[word]).strip("_") for word in "abcde" if row[word]}
+
+
 _OFFSET = {name: engine.EVENT.offset(name) for name in engine.EVENT.names}
 _SIDES = ("guest", "hardware", "hypervisor", "user")
 SHADOW_LEVELS = {1: "page", 2: "directory", 3: "PDPT", 4: "PML4", 5: "PML5"}
@@ -226,7 +238,7 @@ class Event:
         """Its own fields, by name."""
         words = engine.EVENT.unpack(self._raw)
         out: dict[str, int] = {}
-        for word, name in _WORDS[self.kind].items():
+        for word, name in _words_of(self.kind_number).items():
             if isinstance(name, str):
                 out[name] = words[word]
             else:
@@ -234,6 +246,9 @@ class Event:
         if self.kind in ("guest_walk", "page_walk"):
             out["failed"] = out["error"] >> 31
             out["error"] &= 0x7FFFFFFF
+        elif self.kind == "exit" and self.vendor == "intel":
+            length = out.pop("info2")
+            out["instruction_length"], out["error_code"] = length & 0xFFFFFFFF, length >> 32
         return out
 
     def __getattr__(self, name: str) -> int:
@@ -287,7 +302,8 @@ class Event:
 
     def explain(self) -> str:
         """One sentence."""
-        return _SAY[self.kind](self)
+        say = _SAY.get(self.kind)
+        return say(self) if say is not None else _plain_sentence(self)
 
     def __repr__(self) -> str:
         at = self.position
@@ -336,9 +352,11 @@ def _entry(e: Event) -> str:
 
 
 def _entry_phase(e: Event) -> str:
+    rows = tables.entry_phases()
+    what = rows[e.phase - 1].summary if 1 <= e.phase <= len(rows) else f"phase {e.phase}"
     if e.failed_check:
-        return f"Phase {e.phase} of the VM entry fails: {_check(e, e.failed_check)}."
-    return f"Phase {e.phase} of the VM entry passed."
+        return f"VM entry, {what}: it fails on {_check(e, e.failed_check)}."
+    return f"VM entry, {what}: passed."
 
 
 # The phases of the hypervisor's run loop, and its decisions: enum hv_phase and enum hv_decision of hv/hv.h.
@@ -354,7 +372,11 @@ _DECISIONS: dict[int, Callable[[Event], str]] = {
     5: lambda e: f"CPUID leaf {e.address & 0xFFFFFFFF:#x} goes to user space, as CPUID always does",
     6: lambda e: "an interrupt waits, so the guest goes on" if e.value else "nothing is pending, so KVM_RUN returns",
     7: lambda e: f"MSR {e.address:#x} is answered here, {e.value:#x}",
-    8: lambda e: f"the guest may {_CR_WAYS[e.address >> 4 & 3].format(e.address & 15)}; it is done for it",
+    8: lambda e: (
+        f"the guest may {_CR_WAYS[e.address >> 4 & 3].format(e.address & 15)}; it is done for it"
+        if e.vendor == "intel"
+        else "the access to the control register is done for the guest"
+    ),
     9: lambda e: f"the access to DR{e.address} is done for the guest",
     10: lambda e: f"virtual-8086 mode cannot do what stands at {e.address:#x}, so it is done in software",
     11: lambda e: f"there is no handler for exit reason {e.address:#x}, so user space gets UNKNOWN",
@@ -379,9 +401,24 @@ def exit_title(vendor: str, reason: int) -> str:
 
 
 def _exit(e: Event) -> str:
-    from .exits import hardware_sentence
+    from .exits import handled_by, hardware_sentence
 
-    return hardware_sentence(e.vendor, e.reason, e.qualification, e.info2, e.interruption, e.rip) + "."
+    said = hardware_sentence(e.vendor, e.reason, e.qualification, _second(e), e.interruption, e.rip)
+    vector = e.interruption & 0xFF if e.vendor == "intel" else e.reason - 0x40
+    who = handled_by(e.common, vector)
+    return f"{said}; {who}." if who else f"{said}."
+
+
+def _second(e: Event) -> int:
+    """EXITINFO2, or the error code of the exception that exited."""
+    return e.info2 if e.vendor == "amd" else e.error_code
+
+
+def _plain_sentence(e: Event) -> str:
+    """For a kind without a sentence of its own: what its row says, and its words."""
+    words = ", ".join(f"{name.replace('_', ' ')} {value:#x}" for name, value in e.fields.items())
+    summary = _rows()[e.kind_number]["summary"]
+    return f"{summary[0].upper()}{summary[1:]}{': ' + words if words else ''}."
 
 
 def _walked(e: Event, who: str) -> str:
@@ -404,7 +441,49 @@ def _table_write(e: Event) -> str:
 
 
 def _zap(e: Event) -> str:
-    return f"The hypervisor dropped a shadow of guest frame {e.gfn:#x} (level {e.level}, page {e.page:#x})."
+    why = _ZAP_WHY.get(e.why, "")
+    return f"The hypervisor dropped the shadow of guest frame {e.gfn:#x} (level {e.level}, page {e.page:#x}){why}."
+
+
+_ZAP_WHY = {
+    1: ", because the guest stored to that table",
+    2: ", because the guest stores to that table again and again, so it is no table any more",
+    3: ", because the guest stored across an entry, so it is no table any more",
+    4: ", because the pool had no free page",
+    5: ", because a memory slot changed",
+    6: ", because user space wrote there",
+    7: ", because an event had to be delivered through it",
+    8: ", because the entry above it was dropped",
+    9: ", because another entry takes its place",
+}
+_REAL_WHY = (
+    "the instruction at {0:#x} cannot run there",
+    "a segment limit is above 64 KB",
+    "a segment limit is below 64 KB",
+    "a segment base is not its selector times 16",
+    "a segment is of 32 bits",
+    'real_mode="emulate" asks for it',
+)
+
+
+def _spte_clear(e: Event) -> str:
+    if e.now & 1:
+        return f"The shadow entry at {e.spte_address:#x} lost a right: {e.was:#x} became {e.now:#x}."
+    why = _ZAP_WHY.get(e.why, "")
+    return f"The hypervisor dropped the shadow entry at {e.spte_address:#x} (level {e.level}, {e.was:#x}){why}."
+
+
+def _protect(e: Event) -> str:
+    if e.locked:
+        return (
+            f"Guest frame {e.gfn:#x} is a page table that is shadowed now, so its page became read-only in the shadow."
+        )
+    return f"Guest frame {e.gfn:#x} is shadowed as a page table no more, so the guest may write to it again."
+
+
+def _rmap(e: Event) -> str:
+    verb = "entered into" if e.added else "taken out of"
+    return f"The shadow entry at {e.spte_address:#x} was {verb} the reverse map of guest frame {e.gfn:#x}."
 
 
 def _tlb_flush(e: Event) -> str:
@@ -458,10 +537,8 @@ def _user_exit(e: Event) -> str:
 
 
 def _emulated(e: Event) -> str:
-    return (
-        f"The hypervisor emulated {_plural(e.instructions, 'instruction')} from {e.address:#x}, because the processor "
-        "cannot run them in virtual-8086 mode."
-    )
+    why = (_REAL_WHY[e.why] if e.why < len(_REAL_WHY) else "virtual-8086 mode cannot").format(e.address)
+    return f"The hypervisor emulated {_plural(e.instructions, 'instruction')} from {e.address:#x}, because {why}."
 
 
 def _field_write(e: Event) -> str:
@@ -482,15 +559,9 @@ _SAY: dict[str, Callable[[Event], str]] = {
     "entry_phase": _entry_phase,
     "exit": _exit,
     "decision": _decision,
-    "spte_clear": lambda e: (
-        f"The shadow entry at {e.spte_address:#x} (level {e.level}) "
-        f"{'lost its write right' if e.now & 1 else 'was dropped'}: {e.was:#x} became {e.now:#x}."),
-    "protect": lambda e: (
-        f"Guest frame {e.gfn:#x} is a page table that is shadowed: its page "
-        f"{'became read-only in the shadow' if e.locked else 'may be written again'}."),
-    "rmap": lambda e: (
-        f"The reverse map of guest frame {e.gfn:#x} {'gained' if e.added else 'lost'} the shadow entry at "
-        f"{e.spte_address:#x}."),
+    "spte_clear": _spte_clear,
+    "protect": _protect,
+    "rmap": _rmap,
     "phase": lambda e: f"The hypervisor's run loop {_PHASES[min(e.phase, len(_PHASES) - 1)]}.",
     "guest_walk": lambda e: _walked(e, "The hypervisor"),
     "fill": _fill,
@@ -506,7 +577,7 @@ _SAY: dict[str, Callable[[Event], str]] = {
     "port": lambda e: _access(e, f"port {e.port:#x}"),
     "mmio": lambda e: _access(e, f"device memory at {e.gpa:#x}"),
     "dirty": lambda e: f"Page {e.gfn:#x} of slot {e.slot} was written since the log was read, so the log marks it.",
-    "user_enter": lambda e: f"KVM_RUN begins: user space asks the hypervisor to run the guest at {e.rip:#x}.",
+    "user_enter": lambda e: "KVM_RUN begins: user space asks the hypervisor to run the guest.",
     "user_exit": _user_exit,
     "page_walk": lambda e: _walked(e, "The processor"),
     "emulated": _emulated,

@@ -17,6 +17,7 @@ __all__ = ["Travelling"]
 # Not recorded unless somebody steps by them: they come by the million, and the exits would fall out of the ring.
 _FLOODS = ("retired", "page_walk", "tlb_flush", "field_write", "entry_phase")
 _RING = 1 << 16
+_USER = 0  # the phase of the hypervisor's run loop in which KVM_RUN has returned
 
 
 class Travelling(Running):
@@ -100,7 +101,7 @@ class Travelling(Running):
             self._release()
         return stop.event if stop.reason == ExitReason.EVENT else None
 
-    def step_exit(self, kind: str | None = None, handled: bool = False) -> Exit:
+    def step_exit(self, kind: str | None = None, handled: bool = True) -> Exit:
         """Runs to the next VM exit of the hardware, also one that the hypervisor handles itself.
 
         Parameters
@@ -108,8 +109,8 @@ class Travelling(Running):
         kind : str, optional
             Common name (``io``, ``cr_access``, ``page_fault`` …) or the vendor's (``IO_INSTRUCTION``, ``IOIO``).
         handled : bool
-            False stops as the processor leaves the guest. True lets the hypervisor deal with it first, and stops before
-            it enters the guest again or as KVM_RUN returns.
+            True lets the hypervisor (or a function of on_io or on_mmio) deal with it first, and stops before the guest is
+            entered again, or as KVM_RUN returns. False stops as the processor leaves the guest.
 
         Returns
         -------
@@ -122,20 +123,23 @@ class Travelling(Running):
         mask = trace.kind_mask(["exit"])
         while True:
             stop = self._go(None, events=mask)
-            if stop.reason != ExitReason.EVENT or kind is None or _is_exit_kind(stop.event, kind):
-                break
-        if handled and stop.reason == ExitReason.EVENT:
-            self._handle_exit()
-        return stop
+            event = stop.event if stop.reason == ExitReason.EVENT else None
+            if event is not None and handled and self._kind == "vm":
+                stop = self._until_handled(event)
+            if stop.reason != ExitReason.EVENT or kind is None or _is_exit_kind(event, kind):
+                return stop
 
-    def _handle_exit(self) -> None:
-        """From an exit to where the hypervisor, or a function of on_io or on_mmio, is done with it."""
+    def _until_handled(self, event: Event) -> Exit:
+        """From an exit on to where the hypervisor has dealt with it: the next entry comes now, or user space."""
         self._served_ends = True
         try:
             while True:
-                event = self.step_event(("phase", "user_exit"))
-                if event is None or event.kind == "user_exit" or event.phase == trace.PHASE_HANDLED:
-                    return
+                stop = self._go(None, phase=True)
+                if stop.reason != ExitReason.EVENT:
+                    return stop
+                if stop.phase == trace.PHASE_HANDLED:
+                    stop = self._last = Exit._from(stop._raw, self._where, self._me, {"event": event})
+                    return stop
         finally:
             self._served_ends = False
 
@@ -154,14 +158,15 @@ class Travelling(Running):
         """
         self._soft("the past")
         if isinstance(where, Event):
-            target = Position(where.position.instructions, where.position.sequence + 1)
+            at = where.position
+            return self._travel(Position(at.instructions, at.sequence + 1), "Went", where)
         elif isinstance(where, (Position, Exit)):
             target = where if isinstance(where, Position) else where.position
         else:
             target = Position(number(where, "position"))
         return self._travel(target, "Went")
 
-    def _travel(self, target: Position, verb: str) -> Exit:
+    def _travel(self, target: Position, verb: str, event: Event | None = None) -> Exit:
         self._acquire()
         try:
             if self._running:
@@ -180,7 +185,10 @@ class Travelling(Running):
             self._counted = (at.instructions, self._counted[1])
             rip = Regs._from(self._handle.get_regs()).rip
             note = f"{verb} to position {at.instructions:,}; the next instruction is at {rip:#x}."
-            self._last = stop = Exit(ExitReason.DEBUG, self._where, rip=rip, position=at, note=note)
+            if event is not None:
+                self._last = stop = Exit(ExitReason.EVENT, self._where, rip=rip, position=at, event=event)
+            else:
+                self._last = stop = Exit(ExitReason.DEBUG, self._where, rip=rip, position=at, note=note)
         finally:
             self._release()
         self._notify()
@@ -202,23 +210,35 @@ class Travelling(Running):
         for event in reversed(self.timeline[:]):
             if event.position.sequence + 1 < here.sequence:
                 at = event.position
-                return self._travel(Position(at.instructions, at.sequence + 1), "Stepped back")
+                return self._travel(Position(at.instructions, at.sequence + 1), "Stepped back", event)
         raise Error("No event before this one is kept.", "vm.step_back() goes by instructions.")
 
     def step_exit_back(self, kind: str | None = None) -> Exit:
-        """Goes to the VM exit before, of a kind if one is given."""
+        """Goes to the VM exit before, of a kind if one is given, where the hypervisor has dealt with it."""
         self._soft("the past")
         if kind is not None:
             _check_exit_kind(kind)
-        here = self.position
-        for event in reversed(self.timeline.filter(kind="exit")):
-            at = event.position
-            if at.sequence + 1 < here.sequence and (kind is None or _is_exit_kind(event, kind)):
-                return self._travel(Position(at.instructions, at.sequence + 1), "Went back")
-        raise Error(
-            f"No exit {'of kind ' + kind + ' ' if kind else ''}before this moment is kept.",
-            'vm.timeline.filter(kind="exit") shows what is.',
-        )
+        here = self.position.sequence
+        events = [event for event in self.timeline if event.position.sequence < here]
+        gone_on = self._kind != "vm"
+        for n in range(len(events) - 1, -1, -1):
+            event = events[n]
+            gone_on = gone_on or event.kind in ("entry", "user_enter")
+            if event.kind == "exit" and gone_on and (kind is None or _is_exit_kind(event, kind)):
+                return self._travel(_dealt_with(events, n), "Went back", event)
+        raise Error(f"No exit {'of kind ' + kind + ' ' if kind else ''}before this moment is kept.",
+                    "vm.timeline.filter(kind=\"exit\") shows what is.")  # fmt: skip
+
+
+def _dealt_with(events: list[Event], n: int) -> Position:
+    """The moment at which the exit ``events[n]`` was dealt with: the last phase before the next entry."""
+    best = events[n].position
+    for event in events[n + 1 :]:
+        if event.kind in ("entry", "user_enter", "exit"):
+            break
+        if event.kind == "phase" and event.phase in (trace.PHASE_HANDLED, _USER):
+            best = event.position
+    return Position(best.instructions, best.sequence + 1)
 
 
 def _is_exit_kind(event: Event | None, kind: str) -> bool:

@@ -292,8 +292,8 @@ static int replay(kl_vm *vm, const kl_position *target)
         trace->stop_sequence = 0;
         if (result < 0)
             return result;
-        if (inside && !(waits_for_answer(exit.reason) && history_answers(vm)))
-            return 0;
+        if (inside && exit.reason != KL_EXIT_EVENT && !(waits_for_answer(exit.reason) && history_answers(vm)))
+            return 0; /* an event or a phase before the target is passed */
         kl_position after;
         vm->ops->get_position(vm, &after);
         bool stuck = after.instructions == now.instructions && after.sequence == now.sequence;

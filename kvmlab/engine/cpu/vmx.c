@@ -560,7 +560,8 @@ bool vmx_exit_event(struct cpu *cpu, uint32_t reason, uint64_t qualification, co
     record_vectoring(cpu, reason, info);
     vmcs_set(cpu, FIELD_exit_instruction_length, length);
     vmcs_set(cpu, FIELD_vm_entry_interruption_info, VMCS(cpu, vm_entry_interruption_info) & ~(uint64_t)EVENT_VALID);
-    emit(cpu, EVENT_EXIT, reason, qualification, length, info, VMCS(cpu, idt_vectoring_info));
+    emit(cpu, EVENT_EXIT, reason, qualification, length | (uint64_t)(info & EVENT_HAS_ERROR ? event->error : 0) << 32, info,
+         VMCS(cpu, idt_vectoring_info));
 
     /* 2. the guest's state, and its MSRs */
     save_guest_state(cpu, rip, saved_rflags(cpu, event));
