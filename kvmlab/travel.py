@@ -109,8 +109,8 @@ class Travelling(Running):
         kind : str, optional
             Common name (``io``, ``cr_access``, ``page_fault`` …) or the vendor's (``IO_INSTRUCTION``, ``IOIO``).
         handled : bool
-            True lets the hypervisor (or a function of on_io or on_mmio) deal with it first, and stops before the guest is
-            entered again, or as KVM_RUN returns. False stops as the processor leaves the guest.
+            True lets the hypervisor (or a function of on_io or on_mmio) deal with it first, and stops before the guest
+            is entered again, or as KVM_RUN returns. False stops as the processor leaves the guest.
 
         Returns
         -------
@@ -126,8 +126,11 @@ class Travelling(Running):
             event = stop.event if stop.reason == ExitReason.EVENT else None
             if event is not None and handled and self._kind == "vm":
                 stop = self._until_handled(event)
-            if stop.reason != ExitReason.EVENT or kind is None or _is_exit_kind(event, kind):
+            if kind is None or _is_exit_kind(event, kind):
                 return stop
+            asks = stop.reason not in (ExitReason.IO, ExitReason.MMIO) or not stop.is_write
+            if stop.reason != ExitReason.EVENT and asks:
+                return stop  # user space has to do something about this one
 
     def _until_handled(self, event: Event) -> Exit:
         """From an exit on to where the hypervisor has dealt with it: the next entry comes now, or user space."""
