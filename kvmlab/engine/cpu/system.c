@@ -183,7 +183,7 @@ enum msr_storage { MSR_STORED, MSR_IS_EFER, MSR_IS_FS_BASE, MSR_IS_GS_BASE, MSR_
 #define STORAGE_FS_BASE MSR_IS_FS_BASE
 #define STORAGE_GS_BASE MSR_IS_GS_BASE
 #define STORAGE_TSC MSR_IS_TSC
-enum msr_kind { KIND_GP, KIND_IGNORE, KIND_RO, KIND_CANONICAL, KIND_SPECIAL };
+enum msr_kind { KIND_GP, KIND_IGNORE, KIND_RO, KIND_CANONICAL, KIND_TYPES, KIND_TYPE, KIND_SPECIAL };
 
 static const struct msr_row {
     uint64_t writable;
@@ -232,14 +232,14 @@ bool read_msr(struct cpu *cpu, uint32_t index, uint64_t *value)
     return true;
 }
 
-/* Eight memory types, 2 and 3 are reserved: SDM vol. 3A 11.12.2. */
-static bool pat_allowed(uint64_t value)
+/* UC, WC, WT, WP, WB are 0, 1, 4, 5, 6; the PAT has UC- as 7 besides: SDM vol. 3A 11.11, 11.12. */
+static bool is_memory_type(unsigned type, bool in_pat) { return type < 2 || (type >= 4 && type <= (in_pat ? 7u : 6u)); }
+
+static bool are_memory_types(uint64_t value, bool in_pat)
 {
-    for (unsigned k = 0; k < 64; k += 8) {
-        unsigned type = value >> k & 0xff;
-        if (type > 7 || type == 2 || type == 3)
+    for (unsigned k = 0; k < 64; k += 8)
+        if (!is_memory_type(value >> k & 0xff, in_pat))
             return false;
-    }
     return true;
 }
 
@@ -257,7 +257,9 @@ static bool check_msr(const struct cpu *cpu, unsigned slot, uint64_t value)
     case KIND_RO: return false;
     case KIND_IGNORE: return true;
     case KIND_CANONICAL: return is_canonical(cpu, value);
-    case KIND_SPECIAL: return slot == MSR_PAT ? pat_allowed(value) : !(value & ~row->writable);
+    case KIND_TYPES: return are_memory_types(value, false);
+    case KIND_TYPE: return is_memory_type(value & 0xff, false) && !(value & ~row->writable);
+    case KIND_SPECIAL: return slot == MSR_PAT ? are_memory_types(value, true) : !(value & ~row->writable);
     default: return !(value & ~row->writable);
     }
 }
