@@ -42,7 +42,7 @@ def compiler_for_aarch64() -> list[str]:
     return [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"]
 
 
-@pytest.mark.parametrize("source", core_sources())
+@pytest.mark.parametrize("source", [*core_sources(), *PORT])
 def test_compiles_for_aarch64(source: str, tmp_path: Path) -> None:
     run(*compiler_for_aarch64(), *FLAGS, "-c", source, "-o", tmp_path / "core.o")
 

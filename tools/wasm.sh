@@ -22,6 +22,14 @@ case $compiler in
     *) cc="$compiler --target=wasm32-unknown-unknown" ;;
 esac
 
+# Nothing to do where the module at hand was made from these files by this compiler.
+key="$compiler $(find kvmlab/engine tools/wasm.sh meson.build -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name meson.build |
+    LC_ALL=C sort | xargs cat | cksum)"
+if [ -f "$out/engine.wasm" ] && [ "$(cat "$out/made-from" 2>/dev/null)" = "$key" ]; then
+    say "$out/engine.wasm is up to date"
+    exit 0
+fi
+
 version=$(sed -n "s/^ *version: '\(.*\)',/\1/p" meson.build | head -n 1)
 rm -rf "$out/objects"
 mkdir -p "$out/objects"
@@ -39,4 +47,5 @@ exports=$("$python" tools/core_sources.py --exports | sed 's/^/-Wl,--export=/')
 $cc -nostdlib -Wl,--no-entry -Wl,-s -Wl,-z,stack-size=1048576 -Wl,--export=malloc -Wl,--export=calloc -Wl,--export=free $exports \
     "$out"/objects/*.o -o "$out/engine.wasm.new"
 mv "$out/engine.wasm.new" "$out/engine.wasm"
+printf '%s\n' "$key" >"$out/made-from"
 say "$out/engine.wasm: $(wc -c <"$out/engine.wasm") bytes, by $compiler"
