@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import struct
 import weakref
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 from . import engine, html, tables
 from .errors import BadArgument
@@ -109,12 +110,10 @@ class Exit:
     Where the hardware exited (hypervisor or /dev/kvm below): hardware_reason, instruction_length, qualification, info2.
     """
 
-    __slots__ = ("__weakref__", "_extra", "_owner", "_raw", "_where", "reason")
-    reason: ExitReason
-    _raw: bytes
-    _where: Where
-    _extra: dict[str, Any] | None
-    _owner: weakref.ref[Any] | None
+    __slots__ = ("__weakref__", "_state")
+    # One slot: stops are made by the million, and setting one is what making one costs.
+    _state: tuple[bytes, ExitReason, Where, dict[str, Any] | None, weakref.ref[Any] | None]
+    fill: ClassVar[Callable[[Exit, tuple[Any, ...]], None]]
 
     def __init__(self, reason: ExitReason | str, where: Where | None = None, **fields: Any) -> None:
         """For tests and for those who write their own engine; machines make theirs from the engine's record."""
@@ -136,7 +135,7 @@ class Exit:
                 extra[name] = value
         values["reason"] = int(reason)
         values["count"] = values["count"] or 1
-        _fill(self, engine.EXIT.pack(values.values()), reason, where or Where(), extra or None, None)
+        Exit.fill(self, (engine.EXIT.pack(values.values()), reason, where or Where(), extra or None, None))
 
     @classmethod
     def _from(
@@ -149,17 +148,32 @@ class Exit:
     ) -> Exit:
         """From the bytes of the engine's struct."""
         self = object.__new__(cls)
-        _fill(
-            self,
-            raw,
-            ExitReason(_U32.unpack_from(raw, _AT["reason"])[0]) if reason is None else reason,
-            where,
-            extra,
-            owner,
-        )
+        if reason is None:
+            reason = ExitReason(_U32.unpack_from(raw, _AT["reason"])[0])
+        Exit.fill(self, (raw, reason, where, extra, owner))
         return self
 
     # ---- what it is
+
+    @property
+    def reason(self) -> ExitReason:
+        return self._state[1]
+
+    @property
+    def _raw(self) -> bytes:
+        return self._state[0]
+
+    @property
+    def _where(self) -> Where:
+        return self._state[2]
+
+    @property
+    def _extra(self) -> dict[str, Any] | None:
+        return self._state[3]
+
+    @property
+    def _owner(self) -> weakref.ref[Any] | None:
+        return self._state[4]
 
     @property
     def rip(self) -> int:
@@ -291,17 +305,7 @@ def _cell(value: Any) -> html.Html:
     return html.code(f"{value:#x}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
 
 
-_set_raw, _set_reason, _set_where, _set_extra, _set_owner = (
-    Exit.__dict__[name].__set__ for name in ("_raw", "reason", "_where", "_extra", "_owner")
-)
-
-
-def _fill(stop: Exit, raw: bytes, reason: ExitReason, where: Where, extra: dict[str, Any] | None, owner: Any) -> None:
-    _set_raw(stop, raw)
-    _set_reason(stop, reason)
-    _set_where(stop, where)
-    _set_extra(stop, extra)
-    _set_owner(stop, owner)
+Exit.fill = Exit.__dict__["_state"].__set__
 
 
 def _unpickle(raw: bytes, reason: ExitReason, where: Where, extra: dict[str, Any] | None) -> Exit:

@@ -52,6 +52,7 @@ class Live:
         self._handle: Handle = handle
         self._lock = threading.RLock()
         self._running = False
+        self._fresh = False  # the handle still has the registers of the latest step
         self._stop_asked = False
         self._serving = False
         self._last: Exit | None = None
@@ -106,6 +107,7 @@ class Live:
         """Gives memory and processor back. A view of the memory stays usable."""
         if self._running:
             raise self._busy()
+        self._fresh = False
         handle, self._handle = self._handle, _Closed()  # type: ignore[assignment]
         handle.close()
 
@@ -140,6 +142,7 @@ class Live:
         """The handle, for this thread alone until :meth:`_release`."""
         if not self._lock.acquire(False):
             self._wait_for_lock()
+        self._fresh = False
         return self._handle
 
     def _release(self) -> None:
@@ -201,7 +204,8 @@ class Live:
         if not lock.acquire(False):
             self._wait_for_lock()
         try:
-            return Regs._from(self._handle.get_regs())
+            handle = self._handle
+            return Regs._from(handle.regs_after_step() if self._fresh else handle.get_regs())
         finally:
             lock.release()
 

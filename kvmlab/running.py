@@ -20,6 +20,7 @@ __all__ = ["Running"]
 _IO, _MMIO = int(ExitReason.IO), int(ExitReason.MMIO)
 _LIMIT, _STOPPED = int(ExitReason.LIMIT), int(ExitReason.STOPPED)
 _DEBUG = ExitReason.DEBUG
+_new, _fill = object.__new__, Exit.fill
 
 # Slices: short enough for the notebook's interrupt button, long enough to cost nothing.
 _LONGEST_SLICE = 1 << 32
@@ -310,7 +311,9 @@ class Running(Live):
     @property
     def progress(self) -> tuple[int, int]:
         """Instructions and exits so far; may be asked while another thread runs the machine."""
-        return self._counted
+        if self._running or self._last is None:
+            return self._counted
+        return self._last.position.instructions, self._counted[1]
 
     def _answer(self, stop: Exit, value: object) -> None:
         """``stop.reply``."""
@@ -412,11 +415,14 @@ class Running(Live):
         if not lock.acquire(False):
             self._wait_for_lock()
         try:
-            handle = self._handle
             self._waits = False
-            if handle.run(1) != _LIMIT or handle.no_progress():
+            raw = self._handle.step()
+            if raw is None:
+                self._fresh = False
                 return self._steps_on(1)
-            stop = self._last = Exit._from(handle.exit(), self._where, self._me, None, _DEBUG)
+            self._fresh = True
+            stop = self._last = _new(Exit)
+            _fill(stop, (raw, _DEBUG, self._where, None, self._me))
         finally:
             lock.release()
         if self._observers:

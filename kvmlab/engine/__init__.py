@@ -168,6 +168,7 @@ class Handle:
         self._exit_bytes = ffi.buffer(self._exit)
         self._regs_bytes = ffi.buffer(self._regs)
         self._kl_run = lib.kl_run
+        self._kl_step = lib.kl_step
         self._kl_get_regs = lib.kl_get_regs
 
     @property
@@ -312,6 +313,22 @@ class Handle:
     def exit(self) -> bytes:
         """What the latest run came back with, as :data:`EXIT`."""
         return self._exit_bytes[:]  # type: ignore[no-any-return]
+
+    def step(self) -> bytes | None:
+        """One instruction: the exit, as :data:`EXIT`, when it retired and nothing else happened; else None.
+
+        :meth:`regs_after_step` has the registers without another call.
+        """
+        done = self._kl_step(self._vm, 0, self._exit, self._regs)
+        if done == 1:
+            return self._exit_bytes[:]  # type: ignore[no-any-return]
+        if done < 0:
+            raise self._error(done)
+        return None
+
+    def regs_after_step(self) -> bytes:
+        """The registers after the latest :meth:`step`; only before anything else is called."""
+        return self._regs_bytes[:]  # type: ignore[no-any-return]
 
     def reason(self) -> int:
         """Why the latest run came back."""

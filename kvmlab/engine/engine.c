@@ -230,6 +230,18 @@ int kl_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t leaf, uint32_t subleaf, uint32_t
 }
 void kl_kick(kl_vm *vm) { vm->ops->kick(vm); }
 
+int kl_step(kl_vm *vm, uint32_t vcpu, kl_exit *exit, kl_regs *regs)
+{
+    const kl_run_args one = { .max_instructions = 1 };
+    int result = kl_run(vm, vcpu, &one, exit);
+    if (result < 0)
+        return result;
+    if (exit->reason != KL_EXIT_LIMIT || exit->no_progress)
+        return 0;
+    result = vm->ops->get_regs(vm, regs);
+    return result < 0 ? result : 1;
+}
+
 int64_t kl_step_record(kl_vm *vm, uint32_t vcpu, uint64_t n, kl_regs *regs)
 {
     const kl_run_args one = { .max_instructions = 1 };

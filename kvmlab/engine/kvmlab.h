@@ -126,6 +126,8 @@ int kl_string_answer(kl_vm *vm, uint32_t vcpu, const void *from, uint64_t bytes)
 int kl_complete_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx);
 int kl_cpuid(kl_vm *vm, uint32_t vcpu, uint32_t leaf, uint32_t subleaf, uint32_t *out); /* eax ebx ecx edx, what the guest would see */
 void kl_kick(kl_vm *vm);                                     /* from any thread, also a signal handler */
+/* One instruction and the registers after it: 1 when it retired and nothing else happened, else 0 and the exit says what. */
+int kl_step(kl_vm *vm, uint32_t vcpu, kl_exit *exit, kl_regs *regs);
 /* n instructions with all registers after each: fills regs[0..n-1], the number done is returned. */
 int64_t kl_step_record(kl_vm *vm, uint32_t vcpu, uint64_t n, kl_regs *regs);
 
