@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from . import driver
-from .history import TO_USER, ExitRecord
+from .history import TO_USER
 from .protocol import Item, Panel
 from .scene import Scene
 from .timeline import exit_name
@@ -28,14 +28,16 @@ def state(scene: Scene) -> Panel:
     for n, record in enumerate(history.exits[low:high], low + 1):
         items.append((f"exit:{n}", {
             "position": f"{record.instructions:,}", "reason": reason_text(record.reason),
-            "name": exit_name(scene, record.reason), "what": what(record),
+            "name": record.title, "what": record.what,
             "to": "user" if record.marks & TO_USER else "hv",
             "cost": f"+{record.cost:,}", "now": n == now, "ahead": n > now, "goto": f"kvmlab.Position{record.done}"}))
     past = history.exits[:now]
     for reason, count in Counter(record.reason for record in past).most_common():
-        up = any(record.reason == reason and record.marks & TO_USER for record in past)
-        items.append((f"kind:{reason}", {"reason": reason_text(reason), "name": exit_name(scene, reason),
-                                         "count": count, "to": "user" if up else "hv"}))
+        same = [record for record in past if record.reason == reason]
+        titles = {record.title for record in same[:AROUND]}
+        items.append((f"kind:{reason}", {
+            "reason": reason_text(reason), "name": titles.pop() if len(titles) == 1 else exit_name(scene, reason),
+            "count": count, "to": "user" if any(record.marks & TO_USER for record in same) else "hv"}))
     if past and scene.now.position is not None:
         instructions = int(scene.now.position)
         items.append(("rate", {"text": f"{instructions:,} instructions, {now:,} exits: "
@@ -47,9 +49,3 @@ def reason_text(reason: int) -> str:
     """The number as the manual prints it: decimal on VMX, hexadecimal codes on SVM above 99."""
     return str(reason) if reason < 100 else f"{reason:#x}"
 
-
-def what(record: ExitRecord) -> str:
-    """The sentence of an exit, without the name that stands beside it."""
-    text = str(record.event.explain())
-    head, colon, rest = text.partition(": ")
-    return rest if colon and len(head) < 60 else text

@@ -11,8 +11,10 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from ..exits import hardware_sentence
 from ..trace import PHASE_HANDLED
 
 RECORD = struct.Struct("<IHH")
@@ -70,6 +72,21 @@ class ExitRecord:
         self.facts.append(fact)
         self.marks |= mark_of(fact)
         self.packed = RECORD.pack(min(self.cost, 0xFFFFFFFF), self.reason & 0xFFFF, self.marks)
+
+    @cached_property
+    def title(self) -> str:
+        """What it is called: ``page fault``, ``I/O instruction``."""
+        head = str(self.event.explain()).partition(":")[0]
+        return head.partition(", ")[2] or head
+
+    @cached_property
+    def what(self) -> str:
+        """The sentence of it, without number and name, and without who will handle it."""
+        e = self.event
+        second = e.info2 if e.vendor == "amd" else e.error_code
+        said = hardware_sentence(e.vendor, e.reason, e.qualification, second, e.interruption, e.rip)
+        _, colon, rest = said.partition(": ")
+        return f"{rest if colon else said}."
 
     @property
     def done(self) -> tuple[int, int]:

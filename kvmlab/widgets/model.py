@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import Busy
 from . import (
     code,
     console,
@@ -39,16 +41,31 @@ PANELS: dict[str, Callable[[Scene], Panel]] = {
 }
 """Panel by name: a function of the scene."""
 
+LOG = logging.getLogger("kvmlab.widgets")
 SAVED_BYTES = 8192
 """How much bulk data of a panel a saved notebook keeps: the newest."""
 
 
 def draw(scene: Scene, only: tuple[str, ...] = ()) -> dict[str, Panel]:
     """What every panel shows (or only some), and what the bench itself shows."""
-    panels = {name: state(scene) for name, state in PANELS.items() if not only or name in only}
+    panels = {name: attempt(name, scene) for name in PANELS if not only or name in only}
     if not only:
         panels["bench"] = bench(scene, panels)
     return panels
+
+
+def attempt(name: str, scene: Scene) -> Panel:
+    """What a panel shows; where its drawing fails, that: one broken panel must not take the others' stop away."""
+    try:
+        return PANELS[name](scene)
+    except Busy:
+        raise
+    except Exception as error:
+        LOG.exception("the panel %s could not be drawn", name)
+        text = f"This panel could not be drawn: {type(error).__name__}: {error}"
+        if name == "sentence":
+            return Panel.of([("say", {"text": text, "cut": 0})])
+        return Panel.of([("blind", {"text": text, "button": False})])
 
 
 def bench(scene: Scene, panels: Mapping[str, Panel]) -> Panel:

@@ -76,7 +76,8 @@ def state(scene: Scene) -> Panel:
     if walk is not None:
         items.append(("result", result(walk)))
     if name:
-        items += tree(scene, name, gva)
+        locked = frozenset(page.gfn for page in scene.now.pages if not page.metaphysical)
+        items += tree(scene, name, gva, locked)
     else:
         items.append(("notree", {"text": "Paging is off: a linear address is a physical address."}))
     return Panel.of(items)
@@ -152,7 +153,7 @@ def error_code(code: int) -> list[Any]:
                         for name, bit, no, yes in rows]]
 
 
-def tree(scene: Scene, name: str, gva: int) -> list[Item]:
+def tree(scene: Scene, name: str, gva: int, locked: frozenset[int]) -> list[Item]:
     """The tables from CR3 on, as far as they are opened. The path of the address looked at is marked."""
     levels = LAYOUTS[name]
     size = 4 if name == "32-bit" else 8
@@ -189,7 +190,8 @@ def tree(scene: Scene, name: str, gva: int) -> list[Item]:
                 text += f" · {1 << (low - 20)} MB page" if low < 30 else " · 1 GB page"
             out.append((f"node:{key}", {
                 "depth": depth + 1, "label": f"[{index}] {frame:06x}", "text": text, "leaf": leaf,
-                "open": key in opened, "on": here, "changed": False, "locked": False, "gva": f"{address:#x}",
+                "open": key in opened, "on": here, "changed": False,
+                "locked": not leaf and frame >> 12 in locked, "gva": f"{address:#x}",
                 "says": f"Entry {index} of this {title}: {entry:#x}. It begins at guest-virtual {address:#x}."
                         + (" Click walks that address." if leaf else " Click opens the table.")}))
             if not leaf and key in opened:
@@ -200,7 +202,7 @@ def tree(scene: Scene, name: str, gva: int) -> list[Item]:
     is_open = "" in opened
     out.append(("node:", {
         "depth": 0, "label": f"CR3 {root:06x}", "text": f"{levels[0][0]}, {present} present", "leaf": False,
-        "open": is_open, "on": True, "changed": False, "locked": False, "gva": "",
+        "open": is_open, "on": True, "changed": False, "locked": root >> 12 in locked, "gva": "",
         "says": f"The top table is at guest-physical {root:#x}."}))
     if is_open:
         visit(root, 0, "", 0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..paging import WalkStep
@@ -30,6 +31,7 @@ def state(scene: Scene) -> Panel:
     items += chain(gva, guest, host)
     items += pairs(scene, guest, host)
     items += pages(scene)
+    items += notes(scene, guest)
     items += events(scene)
     return Panel.of(items)
 
@@ -43,7 +45,7 @@ def chain(gva: int, guest: Any, host: Any) -> list[Item]:
                                   "by": "guest tables", "says": "What the guest's own tables make of it."}))
     if host is not None and host.fault is None:
         out.append(("chain:hpa", {"who": "hv", "name": "host-physical", "value": f"{int(host.gpa):#x}",
-                                  "by": "shadow tables", "says": "Where the byte really is."}))
+                                  "by": "memory slot", "says": "Where the byte really is."}))
     return [*out, ("verdict", {"text": verdict(guest, host)})]
 
 
@@ -64,6 +66,8 @@ def pairs(scene: Scene, guest: Any, host: Any) -> list[Item]:
     theirs = {step.name: step for step in host.steps} if host is not None else {}
     out: list[Item] = []
     fresh = {fact.fields["spte_address"]: fact.fields["was"] for fact in recent(scene) if fact.kind == "fill"}
+    pages = {page.hpa: page for page in scene.now.pages}
+    locked = shadowed(scene)
     titles = {table for layout in paging.LAYOUTS.values() for table, _, _ in layout}
     for level in [title for title in ("PML4", "PDPT", "PD", "PT") if title in titles]:
         one, two = mine.get(level), theirs.get(level)
@@ -71,8 +75,8 @@ def pairs(scene: Scene, guest: Any, host: Any) -> list[Item]:
             continue
         size = 32 if name == "32-bit" else 64
         out.append((f"pair:{level}", {
-            "guest": None if one is None else card(one, "gpa", size),
-            "shadow": None if two is None else card(two, "hpa", 64, fresh.get(two.address)),
+            "guest": None if one is None else {**card(one, "gpa", size), "locked": one.table >> 12 in locked},
+            "shadow": None if two is None else {**card(two, "hpa", 64, fresh.get(two.address)), **facts(two, pages)},
             "noguest": "A large page ends the guest's walk above; the shadow maps it in small pages." if mine else
                        "Paging is off: no guest table.",
             "noshadow": "The shadow's walk stops above: no table yet."}))
@@ -93,29 +97,64 @@ def card(step: WalkStep, space: str, size: int, before: int | None = None) -> di
         "says": f"Entry {step.index} of the {owner} at {space} {step.table:#x} is {entry:#x}."}
 
 
+def facts(step: WalkStep, pages: Mapping[int, Any]) -> dict[str, Any]:
+    """What the hypervisor keeps about the shadow page that a walk went through."""
+    page = pages.get(step.table & ~0xFFF)
+    if page is None:
+        return {}
+    return {"aside": f"gfn {page.gfn:x} · role {page.role:x}", "present": f"{page.present} of 512",
+            "says": page.explain()}
+
+
+def shadowed(scene: Scene) -> frozenset[int]:
+    """The guest frames that hold a table which is shadowed: read-only in the shadow, so a store to them exits."""
+    return frozenset(page.gfn for page in scene.now.pages if not page.metaphysical)
+
+
 def pages(scene: Scene) -> list[Item]:
     """All shadow pages, those made since the stop before marked."""
-    now = list(scene.now.pages)
-    old = {key(page) for page in scene.before.pages} if scene.before is not None else None
-    out: list[Item] = [("use", {"text": f"Shadow pages: {len(now)} in use", "used": len(now),
-                                "total": max(len(now), MAX_PAGES), "fills": 0, "zaps": 0})]
-    seen: set[str] = set()
+    now = scene.now.pages
+    old = {key(page): page for page in scene.before.pages} if scene.before is not None else None
+    pool = driver.peek(lambda: scene.machine.shadow.state)
+    total = pool.total if pool is not None else len(now)
+    out: list[Item] = [("use", {"text": f"Shadow pages: {len(now)} of {total}", "used": len(now), "total": total})]
     for page in now[:MAX_PAGES]:
         name = key(page)
-        if name in seen:
-            continue
-        seen.add(name)
+        before = old.get(name) if old is not None else None
+        fresh = old is not None and (before is None or before.present != page.present)
+        words = f"L{page.level}" + (" root" if page.roots else "") + (", no guest table" if page.metaphysical else "")
         out.append((f"page:{name}", {
-            "gfn": f"{int(page.gfn):x}", "role": f"{int(page.role):x}", "name": f"L{int(page.level)}",
-            "present": str(int(page.present)), "fresh": old is not None and name not in old, "gone": False,
-            "title": f"Shadow page for guest frame {int(page.gfn):#x}",
-            "says": f"Level {int(page.level)}, role word {int(page.role):#x}; {int(page.present)} entries present."}))
+            "gfn": f"{page.gfn:x}", "role": f"{page.role:x}", "name": words, "present": str(page.present),
+            "fresh": fresh, "gone": False, "title": f"Shadow page for guest frame {page.gfn:#x}",
+            "says": page.explain()}))
+    gone = [page for name, page in (old or {}).items() if name not in {key(page) for page in now}]
+    if gone:
+        out.append(("note:gone", {"title": "Dropped since the last stop", "mark": "zap", "text": ", ".join(
+            f"gfn {page.gfn:x} L{page.level}" for page in gone[:12])}))
+    return out
+
+
+def notes(scene: Scene, guest: Any) -> list[Item]:
+    """Reverse map of the frame looked at, and the audit."""
+    out: list[Item] = []
+    shadow = scene.machine.shadow
+    if guest is not None and guest.fault is None:
+        gfn = guest.gpa >> 12
+        found = driver.peek(lambda: shadow.rmap(gfn), ())
+        text = ", ".join(f"{spte.hpa:#x}" for spte in found[:8]) or "none: a store to it exits"
+        out.append(("note:rmap", {"title": f"Writable entries that map frame {gfn:#x} (reverse map)", "mark": "",
+                                  "text": text}))
+    findings = driver.peek(shadow.audit)
+    if findings is not None:
+        said = " ".join(str(finding) for finding in findings) or "Invariants A to E hold."
+        out.append(("note:audit", {"title": "Audit of the shadow", "mark": "fault" if findings else "ok",
+                                   "text": said}))
     return out
 
 
 def key(page: Any) -> str:
     """What names a shadow page: the guest frame that it shadows, and in which role."""
-    return f"{int(page.gfn):x}.{int(page.role):x}"
+    return f"{page.gfn:x}.{page.role:x}"
 
 
 def recent(scene: Scene) -> list[Fact]:

@@ -8,7 +8,6 @@ from ..trace import PHASE_HANDLED
 from .history import ExitRecord, Fact
 from .protocol import Item
 from .scene import Scene
-from .timeline import exit_name
 
 TOLD = frozenset(("guest_walk", "fill", "zap", "table_write", "inject", "emulated", "root_switch", "window",
                   "decision", "user_exit", "entry"))
@@ -23,7 +22,7 @@ def state(scene: Scene) -> list[Item]:
         return []
     facts = so_far(scene, record)
     told = (tell(group) for group in grouped(facts, fault_address(record)))
-    steps = [leave(scene, record), *(step for step in told if step is not None)]
+    steps = [leave(record), *(step for step in told if step is not None)]
     if not any(fact.kind in ("user_exit", "entry") for fact in facts):
         steps.append(step_of("hw", "hw", "Next", "The hypervisor enters the guest again.",
                              "Nothing of it has happened yet. Click: what the entry will check.", "control"))
@@ -59,12 +58,10 @@ def sentence(scene: Scene) -> str:
         return ""
     facts = so_far(scene, record)
     kinds = {fact.kind for fact in facts}
-    said = [str(record.event.explain())]
-    fills = [fact for fact in facts if fact.kind == "fill"]
-    if fills:
-        had = "gave no such right" if fills[-1].fields["was"] & 1 else "had no entry for that page"
-        said.append(f"The shadow tables {had}, and the guest's own tables allow it, so the hypervisor made the entry "
-                    "and the guest tries again.")
+    head = str(record.event.explain()).partition(": ")[0]
+    said = [f"{head}: {record.what}"]
+    if any(fact.kind == "fill" for fact in facts):
+        said.append("The guest's own tables allow it, so the hypervisor made the entry and lets the guest try again.")
     for kind in ("decision", "table_write", "emulated", "inject"):
         last = next((fact for fact in reversed(facts) if fact.kind == kind), None)
         if last is not None and not (kind == "table_write" and "decision" in kinds):
@@ -75,8 +72,8 @@ def sentence(scene: Scene) -> str:
     return " ".join(said)
 
 
-def leave(scene: Scene, record: ExitRecord) -> dict[str, Any]:
-    return step_of("hw", "hw", "Exit", f"{exit_name(scene, record.reason)} at {record.rip:#x}.",
+def leave(record: ExitRecord) -> dict[str, Any]:
+    return step_of("hw", "hw", "Exit", f"{record.title[:1].upper()}{record.title[1:]} at {record.rip:#x}.",
                    f"{record.event.explain()} Click: what the processor wrote down.", "control")
 
 

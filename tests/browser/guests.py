@@ -16,6 +16,8 @@ def cell(name: str, show: str = "vm.bench()", kind: str = "VM", **options: str) 
             key, _, value = line[2:].strip().partition(":")
             if key in stated:
                 stated[key] = value.strip()
+    if kind == "VM":
+        options = {"engine": "'soft'", **options}
     settings = "".join(f", {key}={value}" for key, value in options.items())
     return (f"import kvmlab\nimage = kvmlab.assemble({text!r}, bits={stated['bits']}, org={stated['org']})\n"
             f"vm = kvmlab.{kind}(memory={stated['memory']!r}{settings})\nvm.load(image)\n{show}")
