@@ -46,9 +46,9 @@ int vmcs_slot(const struct cpu *cpu, uint32_t encoding)
     if ((encoding & ENCODING_HIGH) && !WIDTH_IS_64(encoding))
         return -1;
     int slot = slot_plus_1[WIDTH_GROUP(encoding)][INDEX(encoding)] - 1;
-    if (slot < 0 || !vmx_control_allowed(cpu, (enum vmx_control_row)vmcs_rows[slot].needs))
-        return -1;
-    return slot;
+    if (slot < 0 || vmcs_rows[slot].needs == CONTROL_ALWAYS)
+        return slot;
+    return vmx_control_allowed(cpu, (enum vmx_control_row)vmcs_rows[slot].needs) ? slot : -1;
 }
 
 /* A region that came from software may hold anything: every field is cut to its width. */

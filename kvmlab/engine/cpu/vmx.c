@@ -442,36 +442,72 @@ static void switch_translations(struct cpu *cpu)
 struct msr_entry { uint32_t index, reserved; uint64_t value; };
 #define MSR_LIST_MOST 512u /* IA32_VMX_MISC[27:25] = 0 recommends no more; a longer list is the end of the work it may cost */
 
+#define MSR_ENTRIES_AT_ONCE 16u
+struct msr_entries {
+    uint64_t address;
+    uint32_t count;
+    struct msr_entry entry[MSR_ENTRIES_AT_ONCE];
+};
+/* The next entries of a list from number `first`, from 0. */
+static void read_msr_entries(const struct cpu *cpu, uint64_t list, uint64_t count, uint32_t first, struct msr_entries *some)
+{
+    some->address = list + first * sizeof some->entry[0];
+    some->count = count - first < MSR_ENTRIES_AT_ONCE ? (uint32_t)(count - first) : MSR_ENTRIES_AT_ONCE;
+    space_read(cpu->space, some->address, some->entry, some->count * sizeof some->entry[0]);
+}
+
+/* The rule that keeps an entry from being loaded, or 0. */
+static unsigned load_msr_entry(struct cpu *cpu, const struct msr_entry *entry)
+{
+    unsigned row = vmx_check_msr_load(entry->index, entry->reserved);
+    if (row || write_msr(cpu, entry->index, entry->value))
+        return row;
+    cpu->leave = LEAVE_NONE;
+    return CHECK_MSRLOAD_05;
+}
+
 /* 0: all loaded; else the number of the entry that cannot be, from 1, and the rule in *row. */
 static uint32_t load_msr_list(struct cpu *cpu, uint64_t list, uint64_t count, unsigned *row)
 {
+    struct msr_entries some;
     for (uint32_t n = 0; n < count; n++) {
-        struct msr_entry entry;
-        space_read(cpu->space, list + n * sizeof entry, &entry, sizeof entry);
+        if (n % MSR_ENTRIES_AT_ONCE == 0)
+            read_msr_entries(cpu, list, count, n, &some);
         cpu->work++;
-        *row = n >= MSR_LIST_MOST ? CHECK_MSRLOAD_05 : vmx_check_msr_load(entry.index, entry.reserved);
-        if (!*row && !write_msr(cpu, entry.index, entry.value)) {
-            cpu->leave = LEAVE_NONE;
-            *row = CHECK_MSRLOAD_05;
-        }
+        *row = n >= MSR_LIST_MOST ? CHECK_MSRLOAD_05 : load_msr_entry(cpu, &some.entry[n % MSR_ENTRIES_AT_ONCE]);
         if (*row)
             return n + 1;
     }
     return 0;
 }
 
-static bool store_msr_list(struct cpu *cpu, uint64_t list, uint64_t count)
+static bool store_msr_entries(struct cpu *cpu, struct msr_entries *some)
 {
-    for (uint32_t n = 0; n < count; n++) {
-        struct msr_entry entry;
-        uint64_t at = list + n * sizeof entry;
-        space_read(cpu->space, at, &entry, sizeof entry);
+    bool changed = false;
+    for (uint32_t n = 0; n < some->count; n++) {
+        struct msr_entry *entry = &some->entry[n];
+        uint64_t old = entry->value;
         cpu->work++;
-        if (n >= MSR_LIST_MOST || entry.reserved || !read_msr(cpu, entry.index, &entry.value)) {
+        if (entry->reserved || !read_msr(cpu, entry->index, &entry->value)) {
             cpu->leave = LEAVE_NONE;
             return false;
         }
-        space_write(cpu->space, at + offsetof(struct msr_entry, value), &entry.value, sizeof entry.value);
+        changed |= entry->value != old;
+    }
+    if (changed)
+        space_write(cpu->space, some->address, some->entry, some->count * sizeof some->entry[0]);
+    return true;
+}
+
+static bool store_msr_list(struct cpu *cpu, uint64_t list, uint64_t count)
+{
+    struct msr_entries some;
+    if (count > MSR_LIST_MOST)
+        return false;
+    for (uint32_t n = 0; n < count; n += MSR_ENTRIES_AT_ONCE) {
+        read_msr_entries(cpu, list, count, n, &some);
+        if (!store_msr_entries(cpu, &some))
+            return false;
     }
     return true;
 }
