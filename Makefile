@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed soak
 help:           ## this list
-	@sed -n 's/^\([a-z]*\): *## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab:            ## environment, build, labs into work/, JupyterLab on the first lab
 	@tools/lab.sh
