@@ -259,11 +259,9 @@ static void read_exit(struct hv *hv)
         v->exit.interruption = vector | TYPE_HARDWARE_EXCEPTION << 8 | (vector_has_error(vector) ? EVENT_HAS_ERROR : 0u) | EVENT_VALID;
         v->exit.interruption_error = (uint32_t)v->exit.qualification;
     }
-    /* INT n, INT3 and INTO are executed again: without next_rip an injection would return to them */
     uint32_t cut = v->exit.vectoring;
-    if (EVENT_TYPE(cut) == TYPE_SOFTWARE_INTERRUPT ||
-        (EVENT_TYPE(cut) == TYPE_HARDWARE_EXCEPTION && (EVENT_VECTOR(cut) == VEC_BP || EVENT_VECTOR(cut) == VEC_OF)))
-        v->exit.vectoring &= ~(uint32_t)EVENT_VALID;
+    if (EVENT_TYPE(cut) == TYPE_HARDWARE_EXCEPTION && (EVENT_VECTOR(cut) == VEC_BP || EVENT_VECTOR(cut) == VEC_OF))
+        v->exit.vectoring = (cut & ~0x700u) | TYPE_SOFTWARE_EXCEPTION << 8; /* INT3 and INTO have no type of their own here */
 }
 
 /* ---- one handler for each exit code --------------------------------------------------------------------------------------------- */

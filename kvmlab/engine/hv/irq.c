@@ -78,7 +78,8 @@ bool irq_before_entry(struct hv *hv)
     return ok;
 }
 
-/* The exit came while an event was being delivered: an interrupt goes back to the queue, anything else is delivered again. */
+/* The exit came while an event was being delivered: an interrupt goes back to the queue, an instruction (INT n, INT3, INTO) is executed
+ * again, for RIP stands on it; exceptions and NMIs are delivered again. */
 void irq_after_exit(struct hv *hv)
 {
     struct hv_vcpu *v = &hv->vcpu;
@@ -90,6 +91,8 @@ void irq_after_exit(struct hv *hv)
         v->irq_pending[EVENT_VECTOR(event) >> 6] |= 1ull << (EVENT_VECTOR(event) & 63);
         return;
     }
+    if (EVENT_TYPE(event) >= TYPE_SOFTWARE_INTERRUPT)
+        return;
     v->event = event & (EVENT_VALID | EVENT_HAS_ERROR | 0x7ff);
     v->event_error = v->exit.vectoring_error;
     v->event_length = v->exit.length;
