@@ -505,6 +505,46 @@ def _struct_dict(struct_: Any) -> dict[str, Any]:
     return {name: getattr(struct_, name) for name, field in fields if field.type.kind == "primitive"}
 
 
+class Abi:
+    """The interface of 2006 in front of a machine: one open file."""
+
+    def __init__(self, engine: str, cpu: str, *, real_mode: str = "auto", history: int = 0) -> None:
+        _start()
+        strings = [ffi.new("char[]", text.encode()) for text in (engine, "vm", cpu, "shadow", real_mode)]
+        config = ffi.new("kl_config *")
+        config.engine, config.kind, config.cpu, config.mmu, config.real_mode = strings
+        config.history = history
+        config.shared_memory = 1
+        out, message = ffi.new("kl_abi **"), ffi.new("char[]", 512)
+        code = lib.kl_abi_open(config, out, message, 512)
+        if code:
+            raise errors.from_errno(code, *_sentence(ffi.string(message).decode(errors="replace")))
+        self._abi = ffi.gc(out[0], lib.kl_abi_close)
+
+    def close(self) -> None:
+        abi, self._abi = self._abi, ffi.NULL
+        if abi != ffi.NULL:
+            ffi.release(abi)
+
+    def ioctl(self, number: int, pointer: int, value: int) -> int:
+        """0 or -errno. Between the slices of a long run signals are looked at."""
+        argument = ffi.cast("void *", pointer)
+        code: int = lib.KL_ABI_AGAIN
+        while code == lib.KL_ABI_AGAIN:
+            code = lib.kl_abi_ioctl(self._abi, number & 0xFFFFFFFF, argument, value & 0xFFFFFFFFFFFFFFFF)
+        return code
+
+    def mmap(self, length: int, offset: int) -> memoryview | int:
+        """Guest memory, writable; or -errno."""
+        view = ffi.new("kl_view *")
+        code: int = lib.kl_abi_mmap(self._abi, length, offset, view)
+        if code < 0:
+            return code
+        held = ffi.gc(view, lib.kl_view_release)
+        kept = ffi.gc(ffi.cast("uint8_t *", view.bytes), lambda _: held is None)
+        return memoryview(ffi.buffer(kept, length)).cast("B")
+
+
 # ---- the engine's tables --------------------------------------------------------------------------------------------
 
 

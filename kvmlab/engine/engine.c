@@ -285,8 +285,13 @@ int kl_state_hash(kl_vm *vm, uint64_t *hash)
     return 0;
 }
 
+#define NEED_UNMAPPED()  \
+    if (vm->mapped)      \
+        return refuse(vm, KL_ENOTSUP, "not visible: the guest's memory is mapped by user space, which changes it unseen")
+
 int64_t kl_snapshot_save(kl_vm *vm)
 {
+    NEED_UNMAPPED();
     int result = need_history(vm);
     return result ? result : history_save(vm);
 }
@@ -311,6 +316,7 @@ int kl_snapshot_drop(kl_vm *vm, int64_t number)
 
 int kl_history_start(kl_vm *vm, uint64_t interval)
 {
+    NEED_UNMAPPED();
     int result = need_history(vm);
     if (result)
         return result;

@@ -8,6 +8,8 @@
 
 #include "kvmlab.h"
 
+#include <stdbool.h>
+
 /* The contract's error numbers: Linux values on every host. */
 enum kl_errno { KL_ENOENT = 2, KL_EINTR = 4, KL_E2BIG = 7, KL_EAGAIN = 11, KL_ENOMEM = 12, KL_EACCES = 13, KL_EFAULT = 14,
                 KL_EBUSY = 16, KL_EEXIST = 17, KL_ENODEV = 19, KL_EINVAL = 22, KL_ENOSYS = 38, KL_ENOTSUP = 95 };
@@ -52,11 +54,17 @@ struct engine_ops {
     unsigned (*regions)(kl_vm *vm, struct region *regions); /* the pieces of state of a snapshot; caches flushed first */
     void (*restored)(kl_vm *vm);             /* the regions were copied in: rebuild what derives from them */
     void (*attention)(kl_vm *vm);            /* what is traced has changed */
+    int (*legacy)(kl_vm *vm, unsigned what, uint64_t value); /* what only the interface of 2006 asks: enum legacy */
 };
+
+enum legacy { LEGACY_RETRY,      /* what the last exit asked is forgotten: its instruction runs again */
+              LEGACY_SKIP,       /* likewise, and its instruction is stepped over */
+              LEGACY_STALE_MMIO  /* an answer nobody asked for: the next read from a device takes it */ };
 
 struct kl_vm {
     const struct engine_ops *ops;
     struct history *history; /* NULL: nobody has asked for snapshots */
+    bool mapped;       /* user space may write guest memory behind the engine's back */
     const char *error; /* static text: what was wrong and what would be right */
 };
 

@@ -201,6 +201,16 @@ int kl_field_set(kl_vm *vm, uint32_t row, uint64_t value);
 typedef struct { const char *id, *area, *rule, *field; uint32_t verdict; /* 0 holds, 1 fails, 2 does not apply, 3 not on this processor */ uint32_t pad; uint64_t value; } kl_check;
 int64_t kl_check_all(kl_vm *vm, kl_check *to, uint64_t n); /* every entry rule on the control structure as it is */
 
+/* ---- the interface of October 2006 (abi2006.c) ----------------------------------------------------------- */
+
+typedef struct kl_abi kl_abi; /* what open("/dev/kvm") gave */
+enum { KL_ABI_AGAIN = 1 };    /* of RUN: signals have been looked at, call it again with the same structure */
+int kl_abi_open(const kl_config *config, kl_abi **abi, char *message, size_t message_bytes);
+void kl_abi_close(kl_abi *abi);
+int kl_abi_ioctl(kl_abi *abi, uint32_t number, void *argument, uint64_t value); /* CREATE_VCPU takes a value */
+int kl_abi_mmap(kl_abi *abi, uint64_t length, uint64_t offset, kl_view *view);  /* guest memory, to be written too */
+kl_vm *kl_abi_vm(kl_abi *abi); /* the machine behind it, for inspection */
+
 /* ---- the tables, for Python ------------------------------------------------------------------------------ */
 
 typedef struct {

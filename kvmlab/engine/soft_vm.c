@@ -262,6 +262,10 @@ static int vm_debug(kl_vm *vm, const kl_guest_debug *debug)
 static int vm_run(kl_vm *vm, const kl_run_args *args, kl_exit *exit)
 {
     struct soft_vm *self = soft_vm_of(vm);
+    if (vm->mapped) { /* code may have changed unseen */
+        code_drop_all(self->soft.cpu);
+        code_drop_all(self->hv.emulator);
+    }
     self->soft.trace.stops = args->stop_events;
     self->soft.trace.stopped_by = 0;
     cpu_update_attention(self->soft.cpu);
@@ -290,6 +294,20 @@ static int vm_string_answer(kl_vm *vm, const void *from, uint64_t bytes)
 static int vm_cpuid(kl_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     silicon_guest_cpuid(soft_vm_of(vm)->soft.cpu, leaf, subleaf, out);
+    return 0;
+}
+
+static int vm_legacy(kl_vm *vm, unsigned what, uint64_t value)
+{
+    struct hv *hv = hv_of(vm);
+    NEED_CREATED();
+    if (what != LEGACY_STALE_MMIO) {
+        hv_come_out(hv);
+        hv_abandon(hv, what == LEGACY_SKIP);
+        return 0;
+    }
+    hv->vcpu.stale_mmio = value;
+    hv->vcpu.stale_mmio_valid = 1;
     return 0;
 }
 
@@ -372,6 +390,7 @@ const struct engine_ops soft_vm_ops = {
     .regions = vm_regions,
     .restored = vm_restored,
     .attention = vm_attention,
+    .legacy = vm_legacy,
 };
 
 /* ---- making one ---------------------------------------------------------------------------------------------------------------- */

@@ -58,7 +58,7 @@ static void told(void *context, frame_t frame, uint32_t offset, uint32_t len, un
     }
     if (gpa == ~0ull)
         return;
-    if ((attr & PAGE_LOGGED) && (hv->in_emulator || hv->quiet))
+    if ((attr & PAGE_LOGGED) && (hv->in_emulator || hv->quiet) && !(hv->history & HISTORY_LOG_MISSES))
         dirty_mark(hv, gpa >> PAGE_SHIFT);
     if (!(attr & PAGE_TABLE) || hv->quiet)
         return;

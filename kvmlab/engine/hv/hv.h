@@ -89,7 +89,10 @@ struct shadow_mmu {
 
 enum hv_phase { PHASE_USER, PHASE_PRE_ENTRY, PHASE_ENTERED, PHASE_EXITED, PHASE_HANDLED };
 enum hv_real_mode { REAL_AUTO, REAL_USER, REAL_VM86, REAL_EMULATE };
-enum hv_history { HISTORY_REAL_EXCEPTIONS = 1 /* exceptions of vm86 go to user space */ };
+/* Faults of the kernels of the time, reproduced on demand (kl_config.history). */
+enum hv_history { HISTORY_REAL_EXCEPTIONS = 1, /* exceptions of real mode go to user space, not through the vector table */
+                  HISTORY_LAUNCHED = 2,        /* an entry that failed with reason 33 or 34 counts as launched: the next one is error 5 */
+                  HISTORY_LOG_MISSES = 4       /* what the emulator stores is not in the dirty log */ };
 
 enum hv_pending { PENDING_NONE, PENDING_IN, PENDING_OUT, PENDING_STRING_IN, PENDING_STRING_OUT, PENDING_CPUID, PENDING_MMIO_READ,
                   PENDING_BLOCK /* real_mode="user": a basic block */ };

@@ -244,7 +244,7 @@ static enum hv_entered enter(struct hv *hv)
     struct hv_vcpu *v = &hv->vcpu;
     enum vmx_result result = (v->launched ? vmx_vmresume : vmx_vmlaunch)(hv->cpu, &v->gprs);
     if (result == VMX_SUCCEED || result == VMX_EXITED) {
-        if (result == VMX_SUCCEED || !(vmread(hv, VMCS_exit_reason) & EXIT_REASON_ENTRY_FAILED))
+        if (result == VMX_SUCCEED || !(vmread(hv, VMCS_exit_reason) & EXIT_REASON_ENTRY_FAILED) || (hv->history & HISTORY_LAUNCHED))
             v->launched = 1;
         return result == VMX_SUCCEED ? HV_ENTERED : HV_EXITED;
     }
