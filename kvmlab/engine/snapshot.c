@@ -182,7 +182,8 @@ static bool restorable(const struct snapshots *s, const struct snapshot *snapsho
 static void restore_page(struct snapshots *s, frame_t frame, uint32_t generation)
 {
     uint8_t *page = memory_host(s->memory, frame);
-    page_will_write(s->memory, frame, 0, PAGE_SIZE); /* keeps the present content if a snapshot needs it */
+    /* the present content is kept if a snapshot needs it, decoded code is dropped; everyone else's state is restored too */
+    page_tell(s->memory, frame, 0, PAGE_SIZE, PAGE_SHARED | PAGE_CODE);
     const struct page_version *version = version_find(s, frame, generation);
     if (version->bytes)
         memcpy(page, version->bytes, PAGE_SIZE);

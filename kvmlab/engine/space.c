@@ -133,13 +133,18 @@ void memory_unobserve(struct memory *memory, page_observer *told, void *context)
         }
 }
 
-void page_will_write_slow(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len)
+void page_tell(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len, unsigned bits)
 {
     for (unsigned k = 0; k < memory->nr_observers; k++) {
-        unsigned attr = *memory_attr(memory, frame) & memory->observer[k].attr;
+        unsigned attr = *memory_attr(memory, frame) & memory->observer[k].attr & bits;
         if (attr)
             memory->observer[k].told(memory->observer[k].context, frame, offset, len, attr);
     }
+}
+
+void page_will_write_slow(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len)
+{
+    page_tell(memory, frame, offset, len, ~0u);
 }
 
 /* ---- spaces ------------------------------------------------------------------------------------ */

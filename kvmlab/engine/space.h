@@ -115,6 +115,8 @@ static inline void memory_clear_attr(const struct memory *memory, frame_t frame,
 /* The door. Every writer that is not a TLB entry over a page whose attribute byte is zero
  * calls this before it changes the bytes. */
 void page_will_write_slow(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len);
+/* Only those who care for one of these bits are told: going back in time is no store of the machine. */
+void page_tell(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len, unsigned bits);
 static inline void page_will_write(struct memory *memory, frame_t frame, uint32_t offset, uint32_t len)
 {
     if (UNLIKELY(*memory_attr(memory, frame)))
