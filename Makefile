@@ -2,7 +2,7 @@
 # Variables given here reach them: make lab BROWSER=none, make inplace PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed soak
+.PHONY: help lab test dev inplace lint fmt asan wasm fuzz speed soak labs
 help:           ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -28,3 +28,5 @@ speed:          ## the benchmark, beside Unicorn
 	@tools/speed.sh
 soak:           ## the long tests at their full counts, with a report in docs/reports/
 	@tools/soak.sh
+labs:           ## the release notebooks, from labs/*.py
+	@tools/labs.sh
