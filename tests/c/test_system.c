@@ -759,3 +759,38 @@ TEST(ports_by_the_map_of_the_task)
     CHECK_EQ(delivered(room), FAULT(VEC_GP, 0));
     room_free(room);
 }
+
+TEST(alignment_is_checked_in_ring_3_only)
+{
+    for (unsigned level = 0; level <= 3; level += 3) {
+        struct room *room = protected_mode("intel-2006", level);
+        room->cpu->cr0 |= CR0_AM;
+        cpu_mode_changed(room->cpu);
+        set_rflags(room->cpu, FLAG_AC);
+        put_code(room, 11, 0xa1, 0, 0x90, 0, 0, 0xa1, 2, 0x90, 0, 0, 0xf4); /* at 9000h, at 9002h */
+        CHECK_EQ(delivered(room), level ? FAULT(VEC_AC, 0) : NOTHING);
+        CHECK_EQ(room->cpu->retired, 2 + (level == 0));
+        room_free(room);
+    }
+}
+
+/* SMAP: AC opens user pages to ring 0, never to the processor's own accesses for a user program. */
+TEST(smap_and_the_ac_flag)
+{
+    struct room *room = long_mode("intel");
+    struct cpu *cpu = room->cpu;
+    uint64_t physical;
+    cpu->cr4 |= CR4_SMAP;
+    cpu_mode_changed(cpu);
+    put_code(room, 3, 0x0f, 0x01, 0xcb); /* stac */
+    cpu_step(cpu);
+    CHECK(translate(cpu, 0x9000, ACCESS_READ, false, &physical));
+    cpu->cpl = 3;
+    CHECK(!translate(cpu, 0x9000, ACCESS_READ, false, &physical));
+    CHECK_EQ(cpu->fault.vector, VEC_PF);
+    CHECK_EQ(cpu->fault.error, PF_P);
+    cpu->cpl = 0;
+    set_rflags(cpu, 0);
+    CHECK(!translate(cpu, 0x9000, ACCESS_READ, false, &physical));
+    room_free(room);
+}

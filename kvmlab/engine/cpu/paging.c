@@ -118,7 +118,7 @@ static enum walk_check check_rights(const struct cpu *cpu, uint32_t flags, enum 
             return WALK_NX;
         return !user && page_user && (cpu->cr4 & CR4_SMEP) ? WALK_SMEP : WALK_OK;
     }
-    if (!user && page_user && (cpu->cr4 & CR4_SMAP) && !(cpu->rflags & FLAG_AC))
+    if (!user && page_user && (cpu->cr4 & CR4_SMAP) && (cpu->cpl == 3 || !(cpu->rflags & FLAG_AC))) /* at CPL 3: implicit */
         return WALK_SMAP;
     if (access == ACCESS_WRITE && !(flags & TLB_W) && (user || (cpu->cr0 & CR0_WP)))
         return WALK_WRITE;
