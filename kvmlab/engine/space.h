@@ -49,7 +49,6 @@ enum page_attr {
     PAGE_CODE = 1,    /* holds decoded instructions */
     PAGE_SHARED = 2,  /* a snapshot still needs this content */
     PAGE_WATCHED = 4, /* somebody wants to be told of each store */
-    PAGE_VMCS = 8,    /* a cached VMCS region lives here */
     PAGE_LOGGED = 16, /* the dirty log wants the first store */
     PAGE_TABLE = 32,  /* a guest page table that the hypervisor shadows */
 };

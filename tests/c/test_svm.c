@@ -274,6 +274,7 @@ static const struct insn_exit {
     { "vmsave", { 0x0f, 0x01, 0xdb }, SVM_EXIT_VMSAVE, SVM_EXIT_VMSAVE, 0, 0 },
     { "stgi", { 0x0f, 0x01, 0xdc }, SVM_EXIT_STGI, SVM_EXIT_STGI, 0, 0 },
     { "clgi", { 0x0f, 0x01, 0xdd }, SVM_EXIT_CLGI, SVM_EXIT_CLGI, 0, 0 },
+    { "skinit", { 0x0f, 0x01, 0xde }, SVM_EXIT_SKINIT, SVM_EXIT_SKINIT, 0, 0 },
     { "mov rax, cr0", { 0x0f, 0x20, 0xc0 }, SVM_EXIT_CR0_READ, SVM_EXIT_CR0_READ, 0, 0 },
     { "mov cr3, rax", { 0x0f, 0x22, 0xd8 }, SVM_EXIT_CR0_WRITE + 3, SVM_EXIT_CR0_WRITE + 3, 0, 0 },
     { "mov cr0, rax: PE goes", { 0x0f, 0x22, 0xc0 }, SVM_EXIT_CR0_SEL_WRITE, SVM_EXIT_CR0_SEL_WRITE, 0, 0 },

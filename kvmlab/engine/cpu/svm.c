@@ -626,6 +626,8 @@ OP(op_vmsave) { return ready(cpu, i) && svm_vmsave(cpu, rax_address(cpu, i)) == 
 OP(op_stgi) { return ready(cpu, i) && svm_stgi(cpu) == SVM_DONE; }
 OP(op_clgi) { return ready(cpu, i) && svm_clgi(cpu) == SVM_DONE; }
 OP(op_invlpga) { return ready(cpu, i) && svm_invlpga(cpu, rax_address(cpu, i), (uint32_t)cpu->r[RCX]) == SVM_DONE; }
+/* Without the feature there is nothing to start, but a guest's attempt can be intercepted. */
+OP(op_skinit) { return ready(cpu, i) && raise_exception(cpu, VEC_UD); }
 /* VMMCALL is there to be intercepted, at any CPL; without the intercept there is nobody to call. */
 OP(op_vmmcall)
 {
