@@ -1,6 +1,7 @@
 """Print the C files of the portable core, one a line, as kvmlab/engine/meson.build lists them.
 
-With ``--exports``: the functions of the C API (kvmlab.h), all of which the core defines.
+With ``--exports``: the functions of the C API (kvmlab.h) that a module without host has: all but the interface of 2006,
+which is made of a host's files and mappings.
 """
 
 import re
@@ -18,7 +19,8 @@ def core_sources() -> list[str]:
 
 
 def exports() -> list[str]:
-    return sorted(set(re.findall(r"\b(kl_\w+)\(", (ENGINE / "kvmlab.h").read_text())))
+    declared = set(re.findall(r"\b(kl_\w+)\(", (ENGINE / "kvmlab.h").read_text()))
+    return sorted(name for name in declared if not name.startswith("kl_abi_"))
 
 
 if __name__ == "__main__":
