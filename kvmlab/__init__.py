@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 # For type checkers and editors the same names, plainly; tests/test_names.py holds the two lists together.
 if TYPE_CHECKING:
+    from . import abi2006 as abi2006
     from . import check as check
     from . import tables as tables
     from .console import Console as Console
@@ -75,6 +76,7 @@ _WHERE = {
     "Translation": "kvmlab.paging",
     "VM": "kvmlab.vm",
     "Walk": "kvmlab.paging",
+    "abi2006": "kvmlab.abi2006",
     "assemble": "kvmlab.guest",
     "check": "kvmlab.check",
     "compile_c": "kvmlab.guest",

@@ -580,6 +580,9 @@ def _unknown(stop: Exit) -> str:
     if reason == NO_HARDWARE_EXIT:
         return f"An exit that nobody knows at {stop.rip:#x}; user space has to decide."
     said = hardware_sentence(vendor, reason, stop._number("qualification"), stop._number("info2"), 0, stop.rip)
+    rule = tables.check_row(vendor, stop._number("failed_check"))
+    if rule is not None:
+        said += f", rule {rule.id}: {rule.rule}"
     return f"{said}; the hypervisor has no handler for it, so user space gets the raw number {reason:#x}."
 
 
