@@ -375,6 +375,19 @@ TEST(svm_shutdown)
     room_free(room);
 }
 
+TEST(svm_debug_exception_shows_its_dr6)
+{
+    static const uint8_t nops[] = { 0x90, 0x90 };
+    struct room *room = guest_of(KIND_LONG, nops, sizeof nops);
+    struct cpu *cpu = room->cpu;
+    set_intercept(cpu, SVM_EXIT_EXCEPTION + VEC_DB);
+    SET(rflags, FLAG_1 | FLAG_TF);
+    CHECK_EQ(enter_and_run(cpu, NULL), STOP_EXIT);
+    expect_exit(cpu, SVM_EXIT_EXCEPTION + VEC_DB, 0, ROOM_CODE + 1);
+    CHECK_EQ(GET(dr6), DR6_FIXED1 | DR6_BS);
+    room_free(room);
+}
+
 /* ---- injection and virtual interrupts --------------------------------------------------------------------------------------------------- */
 
 static void put_handler(struct room *room, unsigned vector)

@@ -687,6 +687,40 @@ TEST(vmx_msr_lists_at_exit)
     room_free(room);
 }
 
+/* An exit that cannot be completed is a VMX abort: an indicator in the region, and shutdown. */
+TEST(vmx_abort)
+{
+    static const uint8_t hlt[] = { 0xf4 };
+    static const struct { uint64_t store_index, load_index; uint32_t indicator; } all[] = { { 0x12345, 0x174, 1 }, { 0x175, 0x12345, 4 } };
+    for (unsigned k = 0; k < COUNT(all); k++) {
+        struct room *room = guest_of(MSR_LISTS, hlt, sizeof hlt);
+        struct cpu *cpu = room->cpu;
+        SET(entry_msr_load_count, 0);
+        enter(cpu);
+        room_put64(room, ROOM_MSRS, all[k].load_index);
+        room_put64(room, ROOM_MSRS + 16, all[k].store_index);
+        CHECK_EQ(run_guest(cpu), STOP_SHUTDOWN);
+        CHECK_EQ(room_get64(room, ROOM_VMCS) >> 32, all[k].indicator);
+        CHECK_EQ(cpu->world, WORLD_PLAIN);
+        room_free(room);
+    }
+}
+
+TEST(vmx_single_step_leaves_dr6)
+{
+    static const uint8_t nops[] = { 0x90, 0x90 };
+    struct room *room = guest_of(LONG, nops, sizeof nops);
+    struct cpu *cpu = room->cpu;
+    SET(exception_bitmap, 1u << VEC_DB);
+    SET(guest_rflags, FLAG_1 | FLAG_TF);
+    enter(cpu);
+    CHECK_EQ(run_guest(cpu), STOP_EXIT);
+    expect_exit(cpu, EXIT_REASON_EXCEPTION_OR_NMI, DR6_BS, 0, ROOM_CODE + 1);
+    CHECK_EQ(GET(exit_interruption_info), 0x80000301);
+    CHECK_EQ(cpu->dr[6], DR6_FIXED1);
+    room_free(room);
+}
+
 /* ---- a hypervisor that is guest code --------------------------------------------------------------------------------------------------------------- */
 
 /* On a bare machine: VMWRITE of HOST_RIP and GUEST_RIP, VMLAUNCH, and the exit handler reads the reason. */

@@ -386,8 +386,14 @@ bool intercept_exception(struct cpu *cpu, const struct fault *fault)
         return !vmx_exception_exits(cpu, fault) ||
                vmx_exit_event(cpu, EXIT_REASON_EXCEPTION_OR_NMI, has_address ? fault->address : 0, &event);
     }
-    return svm_may_exit(cpu, SVM_EXIT_EXCEPTION + fault->vector, fault->has_error ? fault->error : 0,
-                        fault->vector == VEC_PF ? fault->address : 0);
+    if (!svm_intercepted(cpu, SVM_EXIT_EXCEPTION + fault->vector))
+        return true;
+    if (fault->vector == VEC_DB) { /* unlike VMX, which leaves both: APM vol. 2, 15.12.2 */
+        cpu->dr[6] = (cpu->dr[6] & ~15ull) | (uint32_t)fault->address;
+        cpu->dr[7] &= ~(uint64_t)DR7_GD;
+    }
+    return svm_exit(cpu, SVM_EXIT_EXCEPTION + fault->vector, fault->has_error ? fault->error : 0,
+                    fault->vector == VEC_PF ? fault->address : 0);
 }
 
 bool intercept_triple_fault(struct cpu *cpu)
