@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 
 import pytest
 
@@ -33,7 +34,7 @@ HYPERVISOR = """
 
 
 @pytest.fixture
-def vm():
+def vm() -> Iterator[kvmlab.VM]:
     with kvmlab.VM(memory="1M", engine="soft", cpu="intel-2006") as made:
         yield made
 
@@ -90,3 +91,22 @@ def test_a_bare_machine_shows_the_vmcs_of_its_code() -> None:
         assert machine.vmcs["guest_rip"] == 0x1234
         failing = [check.id for check in machine.vmcs.check() if check.ok is False]
         assert failing[0] == "CTL-EXEC-01", "an empty VMCS fails at the first rule"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("cr3_target_count", 9, "CTL-EXEC-06"),
+        ("host_cs_selector", 0, "HOST-SEG-02"),
+        ("guest_tr_access_rights", 0x89, "GUEST-SEG-27"),
+        ("vmcs_link_pointer", 8, "GUEST-LNK-01"),
+    ],
+)
+def test_a_broken_field_is_named_by_its_rule(vm: kvmlab.VM, field: str, value: int, rule: str) -> None:
+    vm.load(kvmlab.assemble("cpuid\nhlt", bits=32, org=0x1000))
+    vm._handle.set_field([row.name for row in kvmlab.tables.vmcs_fields()].index(field), value)
+    first = next(check for check in vm.vmcs.check() if check.ok is False)
+    assert (first.id, first.field, first.value) == (rule, field, value)
+    stop = vm.run()
+    assert stop.reason in (kvmlab.ExitReason.FAIL_ENTRY, kvmlab.ExitReason.UNKNOWN)
+    assert rule in stop.explain()
