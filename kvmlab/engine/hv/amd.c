@@ -214,7 +214,7 @@ static enum hv_entered enter(struct hv *hv)
     struct hv_vcpu *v = &hv->vcpu;
     uint64_t asid = GET(guest_asid);
     bool wrapped = false;
-    if (v->needs_flush && ++asid == ASIDS) /* a new tag finds nothing in the TLB */
+    if (v->needs_flush && asid != 0 && ++asid == ASIDS) /* a new tag finds nothing in the TLB */
         asid = 1, wrapped = true;
     SET(guest_asid, asid);
     SET(tlb_control, wrapped);

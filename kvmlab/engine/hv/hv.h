@@ -1,7 +1,8 @@
 /* The hypervisor: a working model of the first KVM (2006), on the processor of cpu/ through silicon.h alone.
  *
- * hv.c the machine and the run loop; intel.c and amd.c the vendor's half; mmu.c guest page walk, page faults, roots; shadow.c shadow
- * pages; realmode.c real mode as virtual-8086; emulate.c the instruction emulator; irq.c interrupts; dirty.c the dirty log.
+ * hv.c the run loop; host.c the root state under it; slots.c memory slots; vcpu.c the virtual processor's state; exits.c and io.c what
+ * exits ask; intel.c and amd.c the vendor's half; mmu.c guest page walk, page faults, roots; shadow.c shadow pages; realmode.c real
+ * mode as virtual-8086; emulate.c the instruction emulator; irq.c interrupts; dirty.c the dirty log.
  *
  * Everything above the mark `rebuildable` is state: physical addresses and indices, no pointers, so a copy of those bytes is the
  * hypervisor. What is bigger (shadow pages, their links, reverse-map heads, dirty bitmaps, VMCS) lies in host-physical memory. */
@@ -200,7 +201,9 @@ struct hv_vendor {
 };
 extern const struct hv_vendor hv_intel, hv_amd;
 
-/* ---- hv.c ---------------------------------------------------------------------------------------------------------- */
+int hv_fails(struct hv *hv, enum kl_errno code, const char *text); /* `return hv_fails(…)`: -code */
+
+/* ---- host.c, slots.c, vcpu.c, io.c, exits.c, hv.c ---------------------------------------------------------------------------------------------------------- */
 
 bool hv_init(struct hv *hv, struct cpu *cpu, struct cpu *emulator, struct space *host, struct space *guest, const char **error);
 void hv_release(struct hv *hv);
@@ -210,6 +213,7 @@ int hv_set_memory_region(struct hv *hv, uint32_t slot, uint64_t gpa, uint64_t si
 int hv_run(struct hv *hv, const kl_run_args *args, kl_exit *exit);
 int hv_complete(struct hv *hv, uint64_t value);
 int hv_complete_cpuid(struct hv *hv, const uint32_t out[4]);
+void hv_complete_pending(struct hv *hv);
 void hv_complete_device(struct hv *hv, uint64_t value);
 void hv_abandon(struct hv *hv, bool skip); /* what the last exit asked is forgotten; skip: step over its instruction */
 void hv_get_state(struct hv *hv, struct silicon_state *s);       /* as the guest believes */
