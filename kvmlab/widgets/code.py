@@ -12,6 +12,8 @@ from .scene import Scene
 
 LINES = 15
 """How many instructions are shown."""
+ROWS = 15
+"""Rows of the list, labels included: what the first screen has room for."""
 BEFORE = 5
 """How many of them stand before the current one when the list is laid out anew."""
 LONGEST = 15
@@ -126,7 +128,7 @@ def state(scene: Scene) -> Panel:
             "kind": "bytes" if name == "db" else "insn", "address": f"{address:#x}", "bytes": data.hex(" "),
             "op": name, "args": symbolic(operands, labels), "now": here, "stop": address in standing,
             "why": why(scene) if here else "", "source": "" if line is None else str(line[1]).strip()}))
-    return Panel.of(items)
+    return Panel.of(items[:ROWS + 1])
 
 
 def at(machine: Any, regs: Any, sregs: Any) -> Line | None:

@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 START_S = 60
+expect.set_options(timeout=20_000)  # on a loaded machine a kernel takes its time; nothing waits longer than it must
 
 
 @pytest.fixture(scope="session")

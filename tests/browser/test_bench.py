@@ -19,6 +19,10 @@ def sentence(sheet):
     return sheet.bench.locator('[data-role="sentence"]')
 
 
+def save(sheet):
+    sheet.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+
 def position(sheet):
     text = sheet.bench.locator('[data-role="position"]').text_content() or ""
     return int(re.sub(r"\D", "", text))
@@ -160,8 +164,8 @@ def test_a_reload_shows_the_present_stop(open_notebook):
     for _ in range(3):
         sheet.press("step_exit")
     shown = sentence(sheet).text_content()
-    sheet.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    sheet.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    save(sheet)
+    sheet.page.on("dialog", lambda dialog: dialog.accept())
     sheet.page.reload()
     expect(sentence(sheet)).to_have_text(shown, timeout=60_000)
     sheet.press("step")
@@ -172,8 +176,7 @@ def test_a_saved_notebook_stands_alone(open_notebook, lab):
 
     sheet = open_notebook(cell("long_mode", "vm.attach_console()\nvm.run()\nvm.bench()"), "vm.regs", "vm.walk(0x1000)")
     expect(sheet.bench).to_be_visible()
-    sheet.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    sheet.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    save(sheet)
     file = sorted(lab.folder.glob("*.ipynb"), key=lambda path: path.stat().st_mtime)[-1]
     assert static.rewrite(file) >= 1
     page = "".join("".join(output["data"].get("text/html", "")) for c in json.loads(file.read_text())["cells"]

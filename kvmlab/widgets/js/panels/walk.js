@@ -18,6 +18,7 @@ import { mark } from "../marks.js";
 
 /** @param {[string, Slice][]} slices */
 export function ruler(slices) {
+  if (!slices.length) return null; // without paging no bit of the address is an index
   return h(
     "div",
     { class: "ruler", role: "img", "aria-label": slices.map(([, s]) => `bits ${s.range}: ${s.name} ${s.value}`).join("; "), style: `--k:${slices.length}` },
