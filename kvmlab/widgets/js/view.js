@@ -42,7 +42,7 @@ export function open(model, el) {
   const ask = (verb, detail = {}) => {
     if (verb.startsWith("view:")) return here(verb.slice(5), detail);
     if (local.dead) return;
-    asked += 1;
+    asked = Math.max(asked + 1, Date.now()); // grows from view to view, so that "answered" never goes back
     root.dataset.asked = String(asked);
     model.send({ ask: verb, detail, id: asked });
   };
