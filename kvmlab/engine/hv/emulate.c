@@ -196,7 +196,7 @@ static bool decode_here(struct hv *hv, struct hv_decoded *d)
     d->seg = i.seg;
     while (at < i.len && is_prefix(e, bytes[at]))
         at++;
-    uint8_t opcode = bytes[at];
+    uint8_t opcode = d->opcode = bytes[at];
     if (d->class == CLASS_MSR)
         d->is_write_msr = bytes[at + 1] == 0x30;
     if (d->class != CLASS_IO)

@@ -312,7 +312,7 @@ enum hv_verdict emulate_block(struct hv *hv, uint64_t budget, kl_exit *exit, uin
 bool emulate_event(struct hv *hv, uint32_t event, uint32_t error, uint32_t length); /* deliver through the guest's own tables */
 enum insn_class { CLASS_OTHER, CLASS_HLT, CLASS_CPUID, CLASS_IO, CLASS_MSR, CLASS_PRIVILEGED };
 void emulate_walk(struct hv *hv, uint64_t gva, int access, int user, kl_walk *walk);
-struct hv_decoded { uint8_t length, class, size /* of the operand, bytes */, address_size, rep, string, is_in, seg, is_write_msr, immediate, ends_block; uint16_t port; };
+struct hv_decoded { uint8_t length, class, size /* of the operand, bytes */, address_size, rep, string, is_in, seg, is_write_msr, immediate, ends_block, opcode; uint16_t port; };
 bool emulate_decode(struct hv *hv, struct hv_decoded *d); /* the instruction at RIP; false: it cannot be read */
 
 void irq_queue(struct hv *hv, unsigned vector);

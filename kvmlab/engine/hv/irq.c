@@ -78,7 +78,17 @@ bool irq_before_entry(struct hv *hv)
     return ok;
 }
 
-/* The exit came while an event was being delivered: an interrupt goes back to the queue, an instruction (INT n, INT3, INTO) is executed
+enum { OPCODE_INT1 = 0xf1 };
+
+/* SVM tells INT1 as a debug exception; only the instruction shows which it was. */
+static bool is_int1(struct hv *hv, uint32_t event)
+{
+    struct hv_decoded d;
+    return !hv->intel && EVENT_TYPE(event) == TYPE_HARDWARE_EXCEPTION && EVENT_VECTOR(event) == VEC_DB && emulate_decode(hv, &d) &&
+           d.opcode == OPCODE_INT1;
+}
+
+/* The exit came while an event was being delivered: an interrupt goes back to the queue, an instruction (INT n, INT1, INT3, INTO) is executed
  * again, for RIP stands on it; exceptions and NMIs are delivered again. */
 void irq_after_exit(struct hv *hv)
 {
@@ -91,7 +101,7 @@ void irq_after_exit(struct hv *hv)
         v->irq_pending[EVENT_VECTOR(event) >> 6] |= 1ull << (EVENT_VECTOR(event) & 63);
         return;
     }
-    if (EVENT_TYPE(event) >= TYPE_SOFTWARE_INTERRUPT)
+    if (EVENT_TYPE(event) >= TYPE_SOFTWARE_INTERRUPT || is_int1(hv, event))
         return;
     v->event = event & (EVENT_VALID | EVENT_HAS_ERROR | 0x7ff);
     v->event_error = v->exit.vectoring_error;
