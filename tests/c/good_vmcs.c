@@ -1,11 +1,16 @@
 /* VMCSs that the processor accepts, in the modes a guest of 2006 can be in: see room.h. */
 #include "room.h"
 
-static uint32_t required(const struct cpu *cpu, enum vmx_control_group group) { return (uint32_t)vmx_allowed0(cpu, group); }
-
-static void put_segment(struct cpu *cpu, enum seg seg, uint16_t selector, uint64_t base, uint32_t limit, uint32_t rights)
+static uint32_t required(const struct cpu *cpu, enum vmx_control_group group)
 {
-    static const uint16_t first[] = { VMCS_guest_es_selector, VMCS_guest_es_base, VMCS_guest_es_limit, VMCS_guest_es_access_rights };
+    return (uint32_t)vmx_allowed0(cpu, group);
+}
+
+static void put_segment(struct cpu *cpu, enum seg seg, uint16_t selector, uint64_t base, uint32_t limit,
+                        uint32_t rights)
+{
+    static const uint16_t first[] = { VMCS_guest_es_selector, VMCS_guest_es_base, VMCS_guest_es_limit,
+                                      VMCS_guest_es_access_rights };
     const uint64_t value[] = { selector, base, limit, rights };
     for (unsigned k = 0; k < 4; k++)
         CHECK_EQ(vmx_vmwrite(cpu, first[k] + 2u * seg, value[k]), VMX_SUCCEED);
@@ -14,7 +19,8 @@ static void put_segment(struct cpu *cpu, enum seg seg, uint16_t selector, uint64
 static void put_flat(struct cpu *cpu, uint32_t code, uint32_t data, unsigned dpl)
 {
     for (enum seg seg = ES; seg <= GS; seg++)
-        put_segment(cpu, seg, (uint16_t)((seg == CS ? 8 : 0x10) | dpl), 0, 0xffffffff, (seg == CS ? code : data) | dpl << 5);
+        put_segment(cpu, seg, (uint16_t)((seg == CS ? 8 : 0x10) | dpl), 0, 0xffffffff,
+                    (seg == CS ? code : data) | dpl << 5);
     put_segment(cpu, LDTR, 0x28, 0x1000, 0xff, 0x82);
     put_segment(cpu, TR, 0x18, ROOM_TSS, 0x67, 0x8b);
 }

@@ -1,7 +1,10 @@
 /* The room of the VMX and SVM tests: see room.h. */
 #include "room.h"
 
-void room_put(struct room *room, uint64_t pa, const void *bytes, uint64_t len) { space_write(&room->space, pa, bytes, len); }
+void room_put(struct room *room, uint64_t pa, const void *bytes, uint64_t len)
+{
+    space_write(&room->space, pa, bytes, len);
+}
 
 void room_put64(struct room *room, uint64_t pa, uint64_t value) { room_put(room, pa, &value, sizeof value); }
 
@@ -30,7 +33,8 @@ struct room *room_new(const char *profile)
     memory_init(&room->memory, NULL);
     space_init(&room->space, &room->memory);
     struct ram *ram = memory_add_ram(&room->memory, ROOM_BYTES);
-    if (!ram || !space_map_ram(&room->space, 0, ram, 0, ROOM_BYTES / PAGE_SIZE, EXTENT_RAM) || !trace_init(&room->trace, 0))
+    if (!ram || !space_map_ram(&room->space, 0, ram, 0, ROOM_BYTES / PAGE_SIZE, EXTENT_RAM) ||
+        !trace_init(&room->trace, 0))
         abort();
     ram_put(ram);
     room->cpu = cpu_new(profile_find(profile), &room->space, &room->trace);
@@ -51,7 +55,8 @@ void room_free(struct room *room)
 void room_host(struct room *room, bool long_mode)
 {
     struct cpu *cpu = room->cpu;
-    const uint32_t data = SEG_P | SEG_S | SEG_G | SEG_DB | 3, code = SEG_P | SEG_S | SEG_G | 11 | (long_mode ? SEG_L : SEG_DB);
+    const uint32_t data = SEG_P | SEG_S | SEG_G | SEG_DB | 3,
+                   code = SEG_P | SEG_S | SEG_G | 11 | (long_mode ? SEG_L : SEG_DB);
     for (enum seg seg = ES; seg <= GS; seg++)
         cpu->seg[seg] = (struct segment){ .limit = 0xffffffff, .selector = 0x10, .attr = data };
     cpu->seg[CS] = (struct segment){ .limit = 0xffffffff, .selector = 8, .attr = code };

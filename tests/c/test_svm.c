@@ -1,5 +1,5 @@
-/* SVM: every VMRUN rule that a processor of 2006 has, the world switch, exits with their details, injection, virtual interrupts,
- * GIF, ASIDs, paged real mode, and a hypervisor that is itself guest code. */
+/* SVM: every VMRUN rule that a processor of 2006 has, the world switch, exits with their details, injection, virtual
+ * interrupts, GIF, ASIDs, paged real mode, and a hypervisor that is itself guest code. */
 #include "room.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -10,7 +10,8 @@
 
 enum kind { KIND_LONG, KIND_PROT, KIND_PAE, KIND_REAL };
 
-static void put_segment(struct cpu *cpu, unsigned row, uint16_t selector, uint32_t attrib, uint32_t limit, uint64_t base)
+static void put_segment(struct cpu *cpu, unsigned row, uint16_t selector, uint32_t attrib, uint32_t limit,
+                        uint64_t base)
 {
     const uint64_t value[] = { selector, attrib, limit, base };
     for (unsigned k = 0; k < 4; k++)
@@ -73,7 +74,7 @@ static void expect_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t
     CHECK_EQ(GET(rip), rip);
 }
 
-/* ---- the rules ------------------------------------------------------------------------------------------------------------ */
+/* ---- the rules ------------------------------------------------------------------------------- */
 
 #define INFO(vector, type, more) ((vector) | (uint32_t)(type) << 8 | (more) | EVENT_VALID)
 static const struct breaking {
@@ -165,7 +166,7 @@ TEST(svm_instruction_faults)
     room_free(room);
 }
 
-/* ---- the world switch --------------------------------------------------------------------------------------------------------- */
+/* ---- the world switch ------------------------------------------------------------------------ */
 
 TEST(svm_world_switch_there_and_back)
 {
@@ -248,7 +249,7 @@ TEST(svm_vmload_and_vmsave)
     room_free(room);
 }
 
-/* ---- exits ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- exits ----------------------------------------------------------------------------------- */
 
 static const struct insn_exit {
     const char *what;
@@ -295,7 +296,12 @@ static const struct insn_exit {
     { "ud2", { 0x0f, 0x0b }, SVM_EXIT_EXCEPTION + VEC_UD, SVM_EXIT_EXCEPTION + VEC_UD, 0, 0 },
     { "int3", { 0xcc }, SVM_EXIT_EXCEPTION + VEC_BP, SVM_EXIT_EXCEPTION + VEC_BP, 0, 0 },
     { "icebp", { 0xf1 }, SVM_EXIT_ICEBP, SVM_EXIT_ICEBP, 0, 0 },
-    { "mov eax, [400000h]", { 0x8b, 0x04, 0x25, 0, 0, 0x40, 0 }, SVM_EXIT_EXCEPTION + VEC_PF, SVM_EXIT_EXCEPTION + VEC_PF, 0, 0x400000 },
+    { "mov eax, [400000h]",
+      { 0x8b, 0x04, 0x25, 0, 0, 0x40, 0 },
+      SVM_EXIT_EXCEPTION + VEC_PF,
+      SVM_EXIT_EXCEPTION + VEC_PF,
+      0,
+      0x400000 },
     { "in al, 60h", { 0xe4, 0x60 }, SVM_EXIT_IO, SVM_EXIT_IO, 0x600211, ROOM_CODE + 3 },
     { "out dx, eax", { 0xef }, SVM_EXIT_IO, SVM_EXIT_IO, 0x3f80240, ROOM_CODE + 2 },
     { "rep outsw", { 0x66, 0xf3, 0x6f }, SVM_EXIT_IO, SVM_EXIT_IO, 0x3f8022c, ROOM_CODE + 4 },
@@ -305,8 +311,8 @@ static const struct insn_exit {
 
 static void set_intercept(struct cpu *cpu, unsigned bit)
 {
-    static const unsigned row[] = { VMCB_ROW_intercept_cr_read, VMCB_ROW_intercept_dr_read, VMCB_ROW_intercept_exceptions,
-                                    VMCB_ROW_intercept_misc1, VMCB_ROW_intercept_misc2 };
+    static const unsigned row[] = { VMCB_ROW_intercept_cr_read, VMCB_ROW_intercept_dr_read,
+                                    VMCB_ROW_intercept_exceptions, VMCB_ROW_intercept_misc1, VMCB_ROW_intercept_misc2 };
     unsigned word = bit / 32, at = bit % 32, r = row[word];
     if (word < 2 && at >= 16) /* the write half has a row of its own */
         at -= 16, r++;
@@ -388,13 +394,14 @@ TEST(svm_debug_exception_shows_its_dr6)
     room_free(room);
 }
 
-/* ---- injection and virtual interrupts --------------------------------------------------------------------------------------------------- */
+/* ---- injection and virtual interrupts -------------------------------------------------------- */
 
 static void put_handler(struct room *room, unsigned vector)
 {
     static const uint8_t handler[] = { 0xf4 };
     room_put(room, ROOM_HANDLER, handler, sizeof handler);
-    room_put64(room, ROOM_IDT + vector * 16, (ROOM_HANDLER & 0xffff) | 8ull << 16 | 0x8eull << 40 | (ROOM_HANDLER & 0xffff0000ull) << 32);
+    room_put64(room, ROOM_IDT + vector * 16,
+               (ROOM_HANDLER & 0xffff) | 8ull << 16 | 0x8eull << 40 | (ROOM_HANDLER & 0xffff0000ull) << 32);
     room_put64(room, ROOM_GDT + 8, 0x00af9b000000ffff);
 }
 
@@ -446,7 +453,8 @@ TEST(svm_virtual_interrupt)
             expect_exit(cpu, SVM_EXIT_VINTR, 0, ROOM_CODE + 2);
         else
             expect_exit(cpu, SVM_EXIT_HLT, 0, ROOM_HANDLER);
-        CHECK_EQ(GET(int_ctl) & VMCB_V_IRQ, intercepted ? VMCB_V_IRQ : 0); /* the processor takes the request back when it is served */
+        CHECK_EQ(GET(int_ctl) & VMCB_V_IRQ,
+                 intercepted ? VMCB_V_IRQ : 0); /* the processor takes the request back when it is served */
         room_free(room);
     }
     /* priority not above the TPR: held back */
@@ -496,7 +504,9 @@ TEST(svm_physical_interrupt_and_gif)
 
 TEST(svm_v_tpr_is_the_guests_cr8)
 {
-    static const uint8_t code[] = { 0xb8, 9, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0, 0x44, 0x0f, 0x20, 0xc3, 0xf4 }; /* cr8 = 9; rbx = cr8 */
+    static const uint8_t code[] = {
+        0xb8, 9, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0, 0x44, 0x0f, 0x20, 0xc3, 0xf4
+    }; /* cr8 = 9; rbx = cr8 */
     struct room *room = guest_of(KIND_LONG, code, sizeof code);
     struct cpu *cpu = room->cpu;
     SET(int_ctl, VMCB_V_INTR_MASKING);
@@ -527,15 +537,17 @@ TEST(svm_asids_keep_translations_apart)
     room_free(room);
 }
 
-/* ---- a hypervisor that is guest code ---------------------------------------------------------------------------------------------------------- */
+/* ---- a hypervisor that is guest code --------------------------------------------------------- */
 
 TEST(svm_hypervisor_in_code)
 {
-    static const uint8_t code[] = { 0xb8, 0x00, 0x30, 0x01, 0x00,                                     /* mov eax, ROOM_VMCB */
-                                    0x0f, 0x01, 0xdd, 0x0f, 0x01, 0xda, 0x0f, 0x01, 0xd8,             /* clgi; vmload; vmrun */
-                                    0x0f, 0x01, 0xdb, 0x0f, 0x01, 0xdc,                               /* vmsave; stgi */
-                                    0x48, 0x8b, 0x1c, 0x25, 0x70, 0x30, 0x01, 0x00, 0xf4 };           /* mov rbx, [vmcb + 70h]; hlt */
-    static const uint8_t guest[] = { 0xbe, 0x77, 0, 0, 0, 0x0f, 0x01, 0xd9 };                         /* mov esi, 77h; vmmcall */
+    static const uint8_t code[] = {
+        0xb8, 0x00, 0x30, 0x01, 0x00,                         /* mov eax, ROOM_VMCB */
+        0x0f, 0x01, 0xdd, 0x0f, 0x01, 0xda, 0x0f, 0x01, 0xd8, /* clgi; vmload; vmrun */
+        0x0f, 0x01, 0xdb, 0x0f, 0x01, 0xdc,                   /* vmsave; stgi */
+        0x48, 0x8b, 0x1c, 0x25, 0x70, 0x30, 0x01, 0x00, 0xf4
+    };                                                                        /* mov rbx, [vmcb + 70h]; hlt */
+    static const uint8_t guest[] = { 0xbe, 0x77, 0, 0, 0, 0x0f, 0x01, 0xd9 }; /* mov esi, 77h; vmmcall */
     struct room *room = guest_of(KIND_LONG, guest, sizeof guest);
     struct cpu *cpu = room->cpu;
     set_intercept(cpu, SVM_EXIT_VMMCALL);

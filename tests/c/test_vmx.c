@@ -1,6 +1,6 @@
-/* VMX as instructions and as a world switch: VMfail with its numbers, entries and exits of a few bytes of guest code with their
- * reasons, qualifications and lengths, injection, vectoring, windows, masks and shadows; and a hypervisor that is itself
- * guest code. */
+/* VMX as instructions and as a world switch: VMfail with its numbers, entries and exits of a few bytes of guest code
+ * with their reasons, qualifications and lengths, injection, vectoring, windows, masks and shadows; and a hypervisor
+ * that is itself guest code. */
 #include "room.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -34,7 +34,7 @@ static void expect_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification
 
 #define PRIMARY(more) SET(primary_proc_based_controls, vmx_allowed0(cpu, VMX_GROUP_PRI) | (more))
 
-/* ---- VMXON to VMWRITE: every VMfail ------------------------------------------------------------------------------------- */
+/* ---- VMXON to VMWRITE: every VMfail ---------------------------------------------------------- */
 
 TEST(vmx_instruction_failures)
 {
@@ -141,9 +141,15 @@ TEST(vmcs_field_widths_and_halves)
 
 TEST(vmx_capability_msrs_of_2006)
 {
-    static const struct { uint32_t index; uint64_t value; } known[] = {
-        { 0x481, 0x0000001f00000016 }, { 0x482, 0x6799fffe0401e172 }, { 0x483, 0x0003efff00036dff }, { 0x484, 0x00001fff000011ff },
-        { 0x486, 0x80000021 }, { 0x487, 0xffffffff }, { 0x488, 0x2000 },
+    static const struct { uint32_t index; uint64_t value;
+    } known[] = {
+        { 0x481, 0x0000001f00000016 },
+        { 0x482, 0x6799fffe0401e172 },
+        { 0x483, 0x0003efff00036dff },
+        { 0x484, 0x00001fff000011ff },
+        { 0x486, 0x80000021 },
+        { 0x487, 0xffffffff },
+        { 0x488, 0x2000 },
     };
     static const uint32_t later[] = { 0x48b, 0x48c, 0x48d, 0x48e, 0x48f, 0x490, 0x492 };
     struct room *room = room_new("intel-2006");
@@ -163,7 +169,7 @@ TEST(vmx_capability_msrs_of_2006)
     room_free(amd);
 }
 
-/* ---- the world switch ---------------------------------------------------------------------------------------------------------- */
+/* ---- the world switch ------------------------------------------------------------------------ */
 
 TEST(vmx_world_switch_there_and_back)
 {
@@ -212,7 +218,9 @@ TEST(vmx_world_switch_there_and_back)
 
 TEST(vmx_guest_modes_run)
 {
-    static const uint8_t code[] = { 0xb8, 0x34, 0x12, 0x00, 0x00, 0xf4 }; /* mov eax, 1234h; hlt. In 16 bits: add [bx+si], al before it */
+    static const uint8_t code[] = {
+        0xb8, 0x34, 0x12, 0x00, 0x00, 0xf4
+    }; /* mov eax, 1234h; hlt. In 16 bits: add [bx+si], al before it */
     static const enum good modes[] = { LONG, PROT, PAE, RING3, CONFORMING };
     for (unsigned k = 0; k < COUNT(modes); k++) {
         struct room *room = guest_of(modes[k], code, sizeof code);
@@ -229,7 +237,8 @@ TEST(vmx_guest_modes_run)
     }
 }
 
-/* A program in virtual-8086 mode, as KVM ran real mode: CLI is allowed at IOPL 3, HLT is #GP and exits by the bitmap. */
+/* A program in virtual-8086 mode, as KVM ran real mode: CLI is allowed at IOPL 3, HLT is #GP and exits by the bitmap.
+ */
 TEST(vmx_vm86_guest)
 {
     static const uint8_t code[] = { 0xb8, 0x34, 0x12, 0xfa, 0xf4 };
@@ -247,7 +256,7 @@ TEST(vmx_vm86_guest)
     room_free(room);
 }
 
-/* ---- instructions that exit ------------------------------------------------------------------------------------------------------- */
+/* ---- instructions that exit ------------------------------------------------------------------ */
 
 static const struct insn_exit {
     const char *what;
@@ -302,7 +311,8 @@ TEST(vmx_instructions_exit_with_their_details)
         PRIMARY(e->primary);
         CHECK_EQ(vmx_vmlaunch(cpu, &gprs), VMX_SUCCEED);
         CHECK_EQ(run_guest(cpu), STOP_EXIT);
-        if (GET(exit_reason) != e->reason || GET(exit_qualification) != e->qualification || GET(exit_instruction_length) != e->length)
+        if (GET(exit_reason) != e->reason || GET(exit_qualification) != e->qualification ||
+            GET(exit_instruction_length) != e->length)
             test_fail_eq(__FILE__, __LINE__, e->what, GET(exit_qualification), e->qualification);
         CHECK_EQ(GET(guest_rip), ROOM_CODE + 1);
         room_free(room);
@@ -325,7 +335,8 @@ TEST(vmx_instruction_information)
         PRIMARY(VMX_PRI_UNCONDITIONAL_IO_EXITING);
         enter(cpu);
         CHECK_EQ(run_guest(cpu), STOP_EXIT);
-        CHECK_EQ(GET(exit_instruction_info) & (k == 1 ? 0x0fffffff : 0xffffffff), all[k].want & (k == 1 ? 0x0fffffff : 0xffffffff));
+        CHECK_EQ(GET(exit_instruction_info) & (k == 1 ? 0x0fffffff : 0xffffffff),
+                 all[k].want & (k == 1 ? 0x0fffffff : 0xffffffff));
         room_free(room);
     }
 }
@@ -336,7 +347,8 @@ TEST(vmx_instructions_do_not_exit_without_their_control)
         const struct insn_exit *e = &insn_exits[k];
         bool is_default1 = e->primary == VMX_PRI_CR3_LOAD_EXITING || e->primary == VMX_PRI_CR3_STORE_EXITING;
         bool no_counters = e->primary == VMX_PRI_RDPMC_EXITING; /* #GP */
-        if (!e->primary || is_default1 || no_counters || e->primary == VMX_PRI_HLT_EXITING || e->primary == VMX_PRI_UNCONDITIONAL_IO_EXITING)
+        if (!e->primary || is_default1 || no_counters || e->primary == VMX_PRI_HLT_EXITING ||
+            e->primary == VMX_PRI_UNCONDITIONAL_IO_EXITING)
             continue;
         uint8_t code[12] = { 0 };
         memcpy(code, e->code, sizeof e->code);
@@ -355,8 +367,12 @@ TEST(vmx_instructions_do_not_exit_without_their_control)
 
 TEST(vmx_io_bitmaps)
 {
-    static const struct { uint16_t port; uint8_t opcode, bits_at; bool exits; } all[] = {
-        { 0x60, 0xec, 0x60, true }, { 0x61, 0xec, 0x60, false }, { 0x5f, 0xed, 0x60, true } /* in eax: 5F..62 */, { 0x61, 0xed, 0x60, false },
+    static const struct { uint16_t port; uint8_t opcode, bits_at; bool exits;
+    } all[] = {
+        { 0x60, 0xec, 0x60, true },
+        { 0x61, 0xec, 0x60, false },
+        { 0x5f, 0xed, 0x60, true } /* in eax: 5F..62 */,
+        { 0x61, 0xed, 0x60, false },
     };
     for (unsigned k = 0; k < COUNT(all); k++) {
         uint8_t code[] = { all[k].opcode, 0xf4 }, bit = (uint8_t)(1 << (all[k].bits_at & 7));
@@ -380,7 +396,7 @@ TEST(vmx_io_bitmaps)
     room_free(room);
 }
 
-/* ---- control registers: masks and shadows ----------------------------------------------------------------------------------------------- */
+/* ---- control registers: masks and shadows ---------------------------------------------------- */
 
 TEST(vmx_cr0_mask_and_shadow)
 {
@@ -437,11 +453,12 @@ TEST(vmx_clts_lmsw_and_cr3_targets)
     room_free(room);
 }
 
-/* ---- exceptions, injection, vectoring ------------------------------------------------------------------------------------------------------ */
+/* ---- exceptions, injection, vectoring -------------------------------------------------------- */
 
 static void put_gate(struct room *room, unsigned vector, uint64_t handler)
 {
-    room_put64(room, ROOM_IDT + vector * 16, (handler & 0xffff) | 8ull << 16 | 0x8eull << 40 | (handler & 0xffff0000) << 32);
+    room_put64(room, ROOM_IDT + vector * 16,
+               (handler & 0xffff) | 8ull << 16 | 0x8eull << 40 | (handler & 0xffff0000) << 32);
     room_put64(room, ROOM_IDT + vector * 16 + 8, 0);
     room_put64(room, ROOM_GDT + 8, 0x00a09b000000ffff | 0x000f000000000000);
 }
@@ -587,7 +604,7 @@ TEST(vmx_software_interrupt_is_not_an_exception)
     room_free(room);
 }
 
-/* ---- pins and windows -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- pins and windows ------------------------------------------------------------------------ */
 
 TEST(vmx_external_interrupt_exits)
 {
@@ -695,7 +712,10 @@ TEST(vmx_msr_lists_at_exit)
 TEST(vmx_abort)
 {
     static const uint8_t hlt[] = { 0xf4 };
-    static const struct { uint64_t store_index, load_index; uint32_t indicator; } all[] = { { 0x12345, 0x174, 1 }, { 0x175, 0x12345, 4 } };
+    static const struct {
+        uint64_t store_index, load_index;
+        uint32_t indicator;
+    } all[] = { { 0x12345, 0x174, 1 }, { 0x175, 0x12345, 4 } };
     for (unsigned k = 0; k < COUNT(all); k++) {
         struct room *room = guest_of(MSR_LISTS, hlt, sizeof hlt);
         struct cpu *cpu = room->cpu;
@@ -725,7 +745,7 @@ TEST(vmx_single_step_leaves_dr6)
     room_free(room);
 }
 
-/* ---- a hypervisor that is guest code --------------------------------------------------------------------------------------------------------------- */
+/* ---- a hypervisor that is guest code --------------------------------------------------------- */
 
 /* On a bare machine: VMWRITE of HOST_RIP and GUEST_RIP, VMLAUNCH, and the exit handler reads the reason. */
 TEST(vmx_hypervisor_in_code)

@@ -1,8 +1,8 @@
-/* Every rule of VM entry that a processor of 2006 has: a VMCS that is good, one field made bad, and the rule's name, error
- * or exit must come out. Rules that another rule always precedes are asked through vmx_check_all. */
+/* Every rule of VM entry that a processor of 2006 has: a VMCS that is good, one field made bad, and the rule's name,
+ * error or exit must come out. Rules that another rule always precedes are asked through vmx_check_all. */
 #include "room.h"
 
-/* ---- and what breaks them -------------------------------------------------------------------------------------------- */
+/* ---- and what breaks them -------------------------------------------------------------------- */
 
 #define NON_CANONICAL 0x0000800000000000ull
 #define BEYOND_MEMORY (1ull << 36)
@@ -258,10 +258,16 @@ TEST(vmx_each_rule_broken_by_one_field)
 
 TEST(vmx_msr_load_list)
 {
-    static const struct { enum vmx_check_name rule; uint32_t index, reserved; uint64_t value; } bad[] = {
-        { CHECK_MSRLOAD_01, 0xc0000100, 0, 0 },    { CHECK_MSRLOAD_01, 0xc0000101, 0, 0 }, { CHECK_MSRLOAD_02, 0x802, 0, 0 },
-        { CHECK_MSRLOAD_03, 0x9b, 0, 0 },          { CHECK_MSRLOAD_04, 0x174, 1, 0 },      { CHECK_MSRLOAD_05, 0x12345, 0, 0 },
-        { CHECK_MSRLOAD_05, 0x175, 0, NON_CANONICAL }, { CHECK_MSRLOAD_05, 0xc0000080, 0, 1ull << 63 },
+    static const struct { enum vmx_check_name rule; uint32_t index, reserved; uint64_t value;
+    } bad[] = {
+        { CHECK_MSRLOAD_01, 0xc0000100, 0, 0 },
+        { CHECK_MSRLOAD_01, 0xc0000101, 0, 0 },
+        { CHECK_MSRLOAD_02, 0x802, 0, 0 },
+        { CHECK_MSRLOAD_03, 0x9b, 0, 0 },
+        { CHECK_MSRLOAD_04, 0x174, 1, 0 },
+        { CHECK_MSRLOAD_05, 0x12345, 0, 0 },
+        { CHECK_MSRLOAD_05, 0x175, 0, NON_CANONICAL },
+        { CHECK_MSRLOAD_05, 0xc0000080, 0, 1ull << 63 },
     };
     for (unsigned k = 0; k < COUNT(bad); k++) {
         struct room *room = room_new("intel-2006");

@@ -1,5 +1,6 @@
-/* Random fields in VMCS and VMCB, then an entry and a short run: whatever comes, the processor ends in one of its states and
- * the sanitizers have nothing to say. A failing case prints its seed; the environment variable KVMLAB_SEED runs another slice. */
+/* Random fields in VMCS and VMCB, then an entry and a short run: whatever comes, the processor ends in one of its
+ * states and the sanitizers have nothing to say. A failing case prints its seed; the environment variable KVMLAB_SEED
+ * runs another slice. */
 #include <stdio.h>
 
 #include "room.h"
@@ -15,7 +16,8 @@ static uint64_t next_random(uint64_t *state)
 /* Mostly small changes: a bit, a small number, a page, an old friend; sometimes anything. */
 static uint64_t odd_value(uint64_t *state, uint64_t old)
 {
-    static const uint64_t friends[] = { 0, 1, UINT64_MAX, 0x80000000, 0x800000000000, ROOM_PML4, ROOM_CODE, ROOM_VMCS, ROOM_LINK, 0xf3 };
+    static const uint64_t friends[] = { 0,         1,         UINT64_MAX, 0x80000000, 0x800000000000,
+                                        ROOM_PML4, ROOM_CODE, ROOM_VMCS,  ROOM_LINK,  0xf3 };
     switch (next_random(state) % 5) {
     case 0: return old ^ 1ull << next_random(state) % 64;
     case 1: return old + next_random(state) % 17 - 8;
@@ -55,7 +57,10 @@ static unsigned first_failing(struct cpu *cpu)
     return CHECK_NO_VMX_RULE;
 }
 
-static bool is_field_rule(unsigned row) { return row && vmx_check_failure(row) != FAILURE_INSTRUCTION && vmx_check_failure(row) != FAILURE_EXIT_34; }
+static bool is_field_rule(unsigned row)
+{
+    return row && vmx_check_failure(row) != FAILURE_INSTRUCTION && vmx_check_failure(row) != FAILURE_EXIT_34;
+}
 
 TEST(vmx_random_fields)
 {
@@ -80,7 +85,8 @@ TEST(vmx_random_fields)
         CHECK((cpu->world == WORLD_VMX_GUEST) == (result == VMX_SUCCEED) || cpu->activity == ACTIVITY_SHUTDOWN);
         if (result == VMX_SUCCEED && !is_sane(cpu, cpu_run(cpu, 200)))
             test_fail_eq(__FILE__, __LINE__, "seed", seed, 0);
-        if (result == VMX_SUCCEED && cpu->world == WORLD_PLAIN && cpu->activity == ACTIVITY_ACTIVE) { /* what was saved enters again, or says why not */
+        if (result == VMX_SUCCEED && cpu->world == WORLD_PLAIN &&
+            cpu->activity == ACTIVITY_ACTIVE) { /* what was saved enters again, or says why not */
             want = first_failing(cpu);
             result = vmx_vmresume(cpu, NULL);
             if (want || is_field_rule(cpu->vmx.entry_failed))
@@ -100,11 +106,21 @@ TEST(svm_random_fields)
         random_code(room, &state);
         for (unsigned row = 0; row < NR_VMCB_FIELDS; row++)
             vmcb_write(cpu, ROOM_VMCB, row, 0);
-        const struct { unsigned row; uint64_t value; } good[] = {
-            { VMCB_ROW_intercept_misc2, 1 }, { VMCB_ROW_intercept_misc1, next_random(&state) }, { VMCB_ROW_guest_asid, 1 },
-            { VMCB_ROW_efer, EFER_SVME | EFER_LME }, { VMCB_ROW_cr0, CR0_PG | CR0_PE }, { VMCB_ROW_cr3, ROOM_PML4 },
-            { VMCB_ROW_cr4, CR4_PAE }, { VMCB_ROW_rip, ROOM_CODE }, { VMCB_ROW_rsp, ROOM_STACK }, { VMCB_ROW_cs_attrib, 0xa9b },
-            { VMCB_ROW_ss_attrib, 0xc93 }, { VMCB_ROW_rflags, 2 }, { VMCB_ROW_intercept_exceptions, next_random(&state) },
+        const struct { unsigned row; uint64_t value;
+        } good[] = {
+            { VMCB_ROW_intercept_misc2, 1 },
+            { VMCB_ROW_intercept_misc1, next_random(&state) },
+            { VMCB_ROW_guest_asid, 1 },
+            { VMCB_ROW_efer, EFER_SVME | EFER_LME },
+            { VMCB_ROW_cr0, CR0_PG | CR0_PE },
+            { VMCB_ROW_cr3, ROOM_PML4 },
+            { VMCB_ROW_cr4, CR4_PAE },
+            { VMCB_ROW_rip, ROOM_CODE },
+            { VMCB_ROW_rsp, ROOM_STACK },
+            { VMCB_ROW_cs_attrib, 0xa9b },
+            { VMCB_ROW_ss_attrib, 0xc93 },
+            { VMCB_ROW_rflags, 2 },
+            { VMCB_ROW_intercept_exceptions, next_random(&state) },
         };
         for (unsigned n = 0; n < sizeof good / sizeof good[0]; n++)
             vmcb_write(cpu, ROOM_VMCB, good[n].row, good[n].value);

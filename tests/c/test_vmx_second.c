@@ -1,5 +1,5 @@
-/* VMX with secondary controls (the rows VMX_V2): no profile has them until EPT walks, so the tests switch the behaviour on. Their rules, capability
- * MSRs, and the controls that need no EPT. */
+/* VMX with secondary controls (the rows VMX_V2): no profile has them until EPT walks, so the tests switch the behaviour
+ * on. Their rules, capability MSRs, and the controls that need no EPT. */
 #include "room.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -148,8 +148,8 @@ TEST(vmx_efer_and_pat_switch)
     struct second second;
     struct cpu *cpu = second_new(&second, LONG, "\xf4", 1);
     SET(vm_entry_controls, GET(vm_entry_controls) | VMX_ENTRY_LOAD_IA32_EFER | VMX_ENTRY_LOAD_IA32_PAT);
-    SET(vm_exit_controls, GET(vm_exit_controls) | VMX_EXIT_LOAD_IA32_EFER | VMX_EXIT_SAVE_IA32_EFER | VMX_EXIT_LOAD_IA32_PAT |
-                              VMX_EXIT_SAVE_IA32_PAT);
+    SET(vm_exit_controls, GET(vm_exit_controls) | VMX_EXIT_LOAD_IA32_EFER | VMX_EXIT_SAVE_IA32_EFER |
+                              VMX_EXIT_LOAD_IA32_PAT | VMX_EXIT_SAVE_IA32_PAT);
     SET(guest_ia32_efer, EFER_LMA | EFER_LME | EFER_SCE | EFER_NXE);
     SET(host_ia32_efer, EFER_LMA | EFER_LME);
     SET(guest_ia32_pat, 0x0606060606060606);

@@ -1,8 +1,8 @@
 /* Does this exit? The one place that answers, for every class of instruction and event, on both vendors.
  *
- * SDM vol. 3C, "VMX Non-Root Operation"; APM vol. 2, 15.7 to 15.13. Each function returns true when the guest goes on, false when
- * it has taken the exit. The instructions' rows name a class (intercept.def); those whose exit depends on an operand ask for
- * themselves. By then #UD and privilege have been checked, and nothing is committed. */
+ * SDM vol. 3C, "VMX Non-Root Operation"; APM vol. 2, 15.7 to 15.13. Each function returns true when the guest goes on,
+ * false when it has taken the exit. The instructions' rows name a class (intercept.def); those whose exit depends on an
+ * operand ask for themselves. By then #UD and privilege have been checked, and nothing is committed. */
 #include "access.h"
 #include "virt.h"
 
@@ -23,7 +23,7 @@ static bool svm_may_exit(struct cpu *cpu, unsigned code, uint64_t info1, uint64_
     return !svm_intercepted(cpu, code) || svm_exit(cpu, code, info1, info2);
 }
 
-/* The exits of a permission map are not known to be by an operand before it is read. */
+/* Where no memory is, a map reads as ones: everything exits. */
 static bool map_bit(const struct cpu *cpu, uint64_t map, uint32_t bit)
 {
     uint8_t byte = 0xff;
@@ -31,7 +31,7 @@ static bool map_bit(const struct cpu *cpu, uint64_t map, uint32_t bit)
     return byte >> bit % 8 & 1;
 }
 
-/* ---- classes without an operand ------------------------------------------------------------------------------------- */
+/* ---- classes without an operand -------------------------------------------------------------- */
 
 enum condition { NEVER, ALWAYS, PRIMARY_BIT, SECONDARY_BIT };
 static const struct vmx_class { uint8_t when, reason; uint32_t bit; } vmx_classes[NR_INTERCEPTS] = {
@@ -66,15 +66,20 @@ static bool vmx_intercept_insn(struct cpu *cpu, const struct insn *i)
     return vmx_exit(cpu, c->reason, (uint64_t)i->disp + (i->base == REG_RIP ? cpu->r[REG_RIP] : 0));
 }
 
-static const uint8_t svm_classes[NR_INTERCEPTS] = { /* exit code; 0: no class of its own */
-    [INTERCEPT_HLT] = SVM_EXIT_HLT,         [INTERCEPT_CPUID] = SVM_EXIT_CPUID,     [INTERCEPT_INVLPGA] = SVM_EXIT_INVLPGA,
-    [INTERCEPT_INVD] = SVM_EXIT_INVD,       [INTERCEPT_WBINVD] = SVM_EXIT_WBINVD,   [INTERCEPT_RDTSC] = SVM_EXIT_RDTSC,
-    [INTERCEPT_RDTSCP] = SVM_EXIT_RDTSCP,   [INTERCEPT_RDPMC] = SVM_EXIT_RDPMC,     [INTERCEPT_MONITOR] = SVM_EXIT_MONITOR,
-    [INTERCEPT_MWAIT] = SVM_EXIT_MWAIT,     [INTERCEPT_PAUSE] = SVM_EXIT_PAUSE,     [INTERCEPT_RSM] = SVM_EXIT_RSM,
-    [INTERCEPT_PUSHF] = SVM_EXIT_PUSHF,     [INTERCEPT_POPF] = SVM_EXIT_POPF,       [INTERCEPT_IRET] = SVM_EXIT_IRET,
-    [INTERCEPT_SWINT] = SVM_EXIT_SOFTINT,   [INTERCEPT_ICEBP] = SVM_EXIT_ICEBP,     [INTERCEPT_VMRUN] = SVM_EXIT_VMRUN,
-    [INTERCEPT_VMMCALL] = SVM_EXIT_VMMCALL, [INTERCEPT_VMLOAD] = SVM_EXIT_VMLOAD,   [INTERCEPT_VMSAVE] = SVM_EXIT_VMSAVE,
-    [INTERCEPT_STGI] = SVM_EXIT_STGI,       [INTERCEPT_CLGI] = SVM_EXIT_CLGI,       [INTERCEPT_SKINIT] = SVM_EXIT_SKINIT,
+static const uint8_t svm_classes[NR_INTERCEPTS] = {
+    /* exit code; 0: no class of its own */
+    [INTERCEPT_HLT] = SVM_EXIT_HLT,         [INTERCEPT_CPUID] = SVM_EXIT_CPUID,
+    [INTERCEPT_INVLPGA] = SVM_EXIT_INVLPGA, [INTERCEPT_INVD] = SVM_EXIT_INVD,
+    [INTERCEPT_WBINVD] = SVM_EXIT_WBINVD,   [INTERCEPT_RDTSC] = SVM_EXIT_RDTSC,
+    [INTERCEPT_RDTSCP] = SVM_EXIT_RDTSCP,   [INTERCEPT_RDPMC] = SVM_EXIT_RDPMC,
+    [INTERCEPT_MONITOR] = SVM_EXIT_MONITOR, [INTERCEPT_MWAIT] = SVM_EXIT_MWAIT,
+    [INTERCEPT_PAUSE] = SVM_EXIT_PAUSE,     [INTERCEPT_RSM] = SVM_EXIT_RSM,
+    [INTERCEPT_PUSHF] = SVM_EXIT_PUSHF,     [INTERCEPT_POPF] = SVM_EXIT_POPF,
+    [INTERCEPT_IRET] = SVM_EXIT_IRET,       [INTERCEPT_SWINT] = SVM_EXIT_SOFTINT,
+    [INTERCEPT_ICEBP] = SVM_EXIT_ICEBP,     [INTERCEPT_VMRUN] = SVM_EXIT_VMRUN,
+    [INTERCEPT_VMMCALL] = SVM_EXIT_VMMCALL, [INTERCEPT_VMLOAD] = SVM_EXIT_VMLOAD,
+    [INTERCEPT_VMSAVE] = SVM_EXIT_VMSAVE,   [INTERCEPT_STGI] = SVM_EXIT_STGI,
+    [INTERCEPT_CLGI] = SVM_EXIT_CLGI,       [INTERCEPT_SKINIT] = SVM_EXIT_SKINIT,
     [INTERCEPT_XSETBV] = SVM_EXIT_XSETBV,
 };
 
@@ -106,7 +111,7 @@ bool intercept_insn(struct cpu *cpu, const struct insn *i)
     return !in_svm_guest(cpu) || svm_intercept_insn(cpu, i);
 }
 
-/* ---- I/O ---------------------------------------------------------------------------------------------------------------- */
+/* ---- I/O ------------------------------------------------------------------------------------- */
 
 static bool has_immediate(const struct insn *i)
 {
@@ -129,7 +134,8 @@ static bool vmx_io_exits(const struct cpu *cpu, uint16_t port, unsigned size)
     return false;
 }
 
-static bool vmx_intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string, uint64_t linear)
+static bool vmx_intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string,
+                             uint64_t linear)
 {
     if (!vmx_io_exits(cpu, port, size))
         return true;
@@ -153,20 +159,21 @@ static bool svm_intercept_io(struct cpu *cpu, const struct insn *i, uint16_t por
     if (!exits)
         return true;
     uint32_t segment = cpu_has(cpu, FEATURE_DECODE_ASSISTS) && string ? (in ? ES : (uint32_t)i->seg) << 10 : 0;
-    uint32_t info = in | (uint32_t)string << 2 | (uint32_t)(string && i->rep) << 3 | size << 4 | (address_bytes(i) / 2) << 7 | segment |
-                    (uint32_t)port << 16;
+    uint32_t info = in | (uint32_t)string << 2 | (uint32_t)(string && i->rep) << 3 | size << 4 |
+                    (address_bytes(i) / 2) << 7 | segment | (uint32_t)port << 16;
     uint64_t next = cpu->current ? insn_next_rip(cpu, i) : cpu->r[REG_RIP] + i->len;
     return svm_exit(cpu, SVM_EXIT_IO, info, is_64bit(cpu) ? next : next & 0xffffffffu);
 }
 
-bool intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string, uint64_t linear)
+bool intercept_io(struct cpu *cpu, const struct insn *i, uint16_t port, unsigned size, bool in, bool string,
+                  uint64_t linear)
 {
     if (in_vmx_guest(cpu))
         return vmx_intercept_io(cpu, i, port, size, in, string, linear);
     return !in_svm_guest(cpu) || svm_intercept_io(cpu, i, port, size, in, string);
 }
 
-/* ---- MSRs --------------------------------------------------------------------------------------------------------------------- */
+/* ---- MSRs ------------------------------------------------------------------------------------ */
 
 static bool vmx_msr_exits(const struct cpu *cpu, uint32_t index, bool is_write)
 {
@@ -194,13 +201,14 @@ bool intercept_msr(struct cpu *cpu, const struct insn *i, uint32_t index, bool i
 {
     (void)i;
     if (in_vmx_guest(cpu))
-        return !vmx_msr_exits(cpu, index, is_write) || vmx_exit(cpu, is_write ? EXIT_REASON_WRMSR : EXIT_REASON_RDMSR, 0);
+        return !vmx_msr_exits(cpu, index, is_write) ||
+               vmx_exit(cpu, is_write ? EXIT_REASON_WRMSR : EXIT_REASON_RDMSR, 0);
     if (!in_svm_guest(cpu) || !svm_intercepted(cpu, SVM_EXIT_MSR) || !svm_msr_exits(cpu, index, is_write))
         return true;
     return svm_exit(cpu, SVM_EXIT_MSR, is_write, 0);
 }
 
-/* ---- control registers ------------------------------------------------------------------------------------------------------------- */
+/* ---- control registers ----------------------------------------------------------------------- */
 
 enum cr_access { CR_WRITE, CR_READ, CR_CLTS, CR_LMSW };
 
@@ -234,7 +242,10 @@ static bool vmx_cr_write_exits(const struct cpu *cpu, unsigned cr, uint64_t valu
 }
 
 /* A write of CR0 that changes more than TS and MP. */
-static bool is_selective(const struct cpu *cpu, uint64_t value) { return (value ^ cpu->cr0) & ~(uint64_t)(CR0_TS | CR0_MP); }
+static bool is_selective(const struct cpu *cpu, uint64_t value)
+{
+    return (value ^ cpu->cr0) & ~(uint64_t)(CR0_TS | CR0_MP);
+}
 
 bool intercept_cr_write(struct cpu *cpu, const struct insn *i, unsigned cr, uint64_t value, unsigned gpr)
 {
@@ -258,7 +269,8 @@ bool intercept_cr_read(struct cpu *cpu, const struct insn *i, unsigned cr, unsig
 {
     (void)i;
     if (in_vmx_guest(cpu)) {
-        bool exits = (cr == 3 && (PRIMARY(cpu) & VMX_PRI_CR3_STORE_EXITING)) || (cr == 8 && (PRIMARY(cpu) & VMX_PRI_CR8_STORE_EXITING));
+        bool exits = (cr == 3 && (PRIMARY(cpu) & VMX_PRI_CR3_STORE_EXITING)) ||
+                     (cr == 8 && (PRIMARY(cpu) & VMX_PRI_CR8_STORE_EXITING));
         return !exits || vmx_cr_exit(cpu, CR_READ, cr, gpr, 0);
     }
     return !in_svm_guest(cpu) || svm_may_exit(cpu, SVM_EXIT_CR0_READ + cr, decode_assist(cpu, gpr, true), 0);
@@ -313,13 +325,15 @@ uint64_t guest_cr_read(const struct cpu *cpu, unsigned cr)
     switch (cr) {
     case 0:
         if (in_vmx_guest(cpu))
-            return (cpu->cr0 & ~VMCS(cpu, cr0_guest_host_mask)) | (VMCS(cpu, cr0_read_shadow) & VMCS(cpu, cr0_guest_host_mask));
+            return (cpu->cr0 & ~VMCS(cpu, cr0_guest_host_mask)) |
+                   (VMCS(cpu, cr0_read_shadow) & VMCS(cpu, cr0_guest_host_mask));
         return cpu->cr0;
     case 2: return cpu->cr2;
     case 3: return cpu->cr3;
     case 4:
         if (in_vmx_guest(cpu))
-            return (cpu->cr4 & ~VMCS(cpu, cr4_guest_host_mask)) | (VMCS(cpu, cr4_read_shadow) & VMCS(cpu, cr4_guest_host_mask));
+            return (cpu->cr4 & ~VMCS(cpu, cr4_guest_host_mask)) |
+                   (VMCS(cpu, cr4_read_shadow) & VMCS(cpu, cr4_guest_host_mask));
         return cpu->cr4;
     default: return in_svm_guest(cpu) && cpu->svm.v_intr_masking ? cpu->svm.v_tpr & 15u : cpu->cr8;
     }
@@ -335,7 +349,7 @@ uint64_t guest_cr_write(const struct cpu *cpu, unsigned cr, uint64_t value)
     return (value & ~mask) | ((cr == 0 ? cpu->cr0 : cpu->cr4) & mask);
 }
 
-/* ---- debug registers, INVLPG ----------------------------------------------------------------------------------------------------------- */
+/* ---- debug registers, INVLPG ----------------------------------------------------------------- */
 
 bool intercept_dr(struct cpu *cpu, const struct insn *i, unsigned dr, bool read, unsigned gpr)
 {
@@ -345,7 +359,8 @@ bool intercept_dr(struct cpu *cpu, const struct insn *i, unsigned dr, bool read,
             return true;
         return vmx_exit(cpu, EXIT_REASON_DR_ACCESS, dr | (uint64_t)read << 4 | (uint64_t)gpr << 8);
     }
-    return !in_svm_guest(cpu) || svm_may_exit(cpu, (read ? SVM_EXIT_DR0_READ : SVM_EXIT_DR0_WRITE) + dr, decode_assist(cpu, gpr, false), 0);
+    return !in_svm_guest(cpu) ||
+           svm_may_exit(cpu, (read ? SVM_EXIT_DR0_READ : SVM_EXIT_DR0_WRITE) + dr, decode_assist(cpu, gpr, false), 0);
 }
 
 bool intercept_invlpg(struct cpu *cpu, const struct insn *i, uint64_t linear)
@@ -353,10 +368,11 @@ bool intercept_invlpg(struct cpu *cpu, const struct insn *i, uint64_t linear)
     (void)i;
     if (in_vmx_guest(cpu))
         return !(PRIMARY(cpu) & VMX_PRI_INVLPG_EXITING) || vmx_exit(cpu, EXIT_REASON_INVLPG, linear);
-    return !in_svm_guest(cpu) || svm_may_exit(cpu, SVM_EXIT_INVLPG, cpu_has(cpu, FEATURE_DECODE_ASSISTS) ? linear : 0, 0);
+    return !in_svm_guest(cpu) ||
+           svm_may_exit(cpu, SVM_EXIT_INVLPG, cpu_has(cpu, FEATURE_DECODE_ASSISTS) ? linear : 0, 0);
 }
 
-/* ---- exceptions, triple fault, task switch ------------------------------------------------------------------------------------------------ */
+/* ---- exceptions, triple fault, task switch --------------------------------------------------- */
 
 static bool is_exception(const struct fault *fault)
 {
@@ -409,12 +425,12 @@ bool intercept_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, 
         return vmx_exit(cpu, EXIT_REASON_TASK_SWITCH, selector | (uint64_t)source << 30);
     if (!in_svm_guest(cpu))
         return true;
-    uint64_t info2 = (uint64_t)(source == TASK_IRET) << 36 | (uint64_t)(source == TASK_JMP) << 38 | (uint64_t)has_error << 44 |
-                     (has_error ? error : 0);
+    uint64_t info2 = (uint64_t)(source == TASK_IRET) << 36 | (uint64_t)(source == TASK_JMP) << 38 |
+                     (uint64_t)has_error << 44 | (has_error ? error : 0);
     return svm_may_exit(cpu, SVM_EXIT_TASK_SWITCH, selector, info2);
 }
 
-/* ---- instruction borders ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- instruction borders --------------------------------------------------------------------- */
 
 static bool shadowed(const struct cpu *cpu) { return cpu->interruptibility & (BLOCK_STI | BLOCK_MOV_SS); }
 
@@ -423,7 +439,10 @@ bool interrupts_unmasked(const struct cpu *cpu)
     bool flag = in_svm_guest(cpu) && cpu->svm.v_intr_masking ? cpu->svm.host_if : (cpu->rflags & FLAG_IF) != 0;
     return flag && !shadowed(cpu) && cpu->svm.gif;
 }
-bool nmi_unmasked(const struct cpu *cpu) { return !(cpu->interruptibility & (BLOCK_NMI | BLOCK_MOV_SS)) && cpu->svm.gif; }
+bool nmi_unmasked(const struct cpu *cpu)
+{
+    return !(cpu->interruptibility & (BLOCK_NMI | BLOCK_MOV_SS)) && cpu->svm.gif;
+}
 
 static bool vmx_window_open(const struct cpu *cpu)
 {
@@ -431,7 +450,8 @@ static bool vmx_window_open(const struct cpu *cpu)
 }
 static bool vmx_nmi_window_open(const struct cpu *cpu)
 {
-    return (PRIMARY(cpu) & VMX_PRI_NMI_WINDOW_EXITING) && !(cpu->interruptibility & (BLOCK_NMI | BLOCK_MOV_SS | BLOCK_STI));
+    return (PRIMARY(cpu) & VMX_PRI_NMI_WINDOW_EXITING) &&
+           !(cpu->interruptibility & (BLOCK_NMI | BLOCK_MOV_SS | BLOCK_STI));
 }
 static bool vmx_nmi_exits(const struct cpu *cpu)
 {
@@ -447,7 +467,8 @@ static bool vmx_interrupt_exits(const struct cpu *cpu)
 static bool svm_virtual_interrupt(const struct cpu *cpu)
 {
     const struct svm_state *svm = &cpu->svm;
-    return svm->v_irq && (cpu->rflags & FLAG_IF) && !shadowed(cpu) && svm->gif && (svm->v_ign_tpr || svm->v_prio > (svm->v_tpr & 15));
+    return svm->v_irq && (cpu->rflags & FLAG_IF) && !shadowed(cpu) && svm->gif &&
+           (svm->v_ign_tpr || svm->v_prio > (svm->v_tpr & 15));
 }
 
 bool intercept_attention(const struct cpu *cpu)

@@ -1,15 +1,15 @@
 /* SVM: the life of a guest on AMD's processors, and the instructions that lead it.
  *
- * APM vol. 2 ch. 15, "Secure Virtual Machine", and appendix B (the VMCB). svm_vmrun goes through the steps of 15.5.1 in their
- * order, svm_exit is the one way out; the rules of VMRUN stand in the middle, one per row of svm_check.def. The VMCB is ordinary
- * memory: VMRUN reads it once, #VMEXIT writes back what changed. What exits is decided in intercept.c. */
+ * APM vol. 2 ch. 15, "Secure Virtual Machine", and appendix B (the VMCB). svm_enter goes through the steps of 15.5.1 in
+ * their order, svm_exit is the one way out; the rules of VMRUN stand in the middle, one per row of svm_check.def. The
+ * VMCB is ordinary memory: both work on its page. What exits is decided in intercept.c. */
 #include <string.h>
 
 #include "access.h"
 #include "flags.h"
 #include "virt.h"
 
-/* ---- the VMCB as bytes --------------------------------------------------------------------------------------------- */
+/* ---- the VMCB as bytes ----------------------------------------------------------------------- */
 
 #define IS_CONTROL 0
 #define IS_SAVE 1
@@ -91,12 +91,14 @@ void vmcb_write(struct cpu *cpu, uint64_t vmcb, unsigned row, uint64_t value)
     emit(cpu, EVENT_FIELD_WRITE, vmcb_rows[row].offset, old, value, vmcb, 0);
 }
 
-/* ---- segments: the VMCB packs the flags nibble behind the rights byte ------------------------------------------------- */
+/* ---- segments: the VMCB packs the flags nibble behind the rights byte ------------------------ */
 
 /* First row of a segment: selector, attrib, limit, base; the VMCB's order has GDTR and IDTR in between. */
 static unsigned segment_row(enum seg seg)
 {
-    static const uint8_t place[NR_SEGS] = { [ES] = 0, [CS] = 1, [SS] = 2, [DS] = 3, [FS] = 4, [GS] = 5, [LDTR] = 7, [TR] = 9 };
+    static const uint8_t place[NR_SEGS] = {
+        [ES] = 0, [CS] = 1, [SS] = 2, [DS] = 3, [FS] = 4, [GS] = 5, [LDTR] = 7, [TR] = 9
+    };
     return VMCB_ROW_es_selector + 4u * place[seg];
 }
 
@@ -120,7 +122,9 @@ static void load_from(struct cpu *cpu, const struct vmcb_image *image, enum seg 
     uint32_t attr = (s.attrib & 0xffu) | (s.attrib & 0xf00u) << 4;
     if (seg != CS && !(attr & SEG_P))
         attr |= SEG_UNUSABLE;
-    cpu->seg[seg] = (struct segment){ .selector = s.selector, .attr = attr, .limit = s.limit, .base = sign_extended(cpu, s.base) };
+    cpu->seg[seg] = (struct segment){
+        .selector = s.selector, .attr = attr, .limit = s.limit, .base = sign_extended(cpu, s.base)
+    };
 }
 
 static void save_to(struct cpu *cpu, struct vmcb_image *image, enum seg seg)
@@ -138,7 +142,7 @@ static void save_to(struct cpu *cpu, struct vmcb_image *image, enum seg seg)
     set(cpu, image, (enum vmcb_slot)(row + 3), now.base);
 }
 
-/* ---- the rules of VMRUN: APM vol. 2, 15.5.1 "Canonicalization and Consistency Checks" ------------------------------------ */
+/* ---- the rules of VMRUN: APM vol. 2, 15.5.1 "Canonicalization and Consistency Checks" -------- */
 
 struct checker {
     struct cpu *cpu;
@@ -215,7 +219,8 @@ RULE(SVM_STATE_09, ALWAYS, !(V(dr6) >> 32))
 RULE(SVM_STATE_10, ALWAYS, !(V(dr7) >> 32))
 RULE(SVM_STATE_11, long_guest(c), V(cr4) & CR4_PAE)
 RULE(SVM_STATE_12, long_guest(c), V(cr0) & CR0_PE)
-RULE(SVM_STATE_13, long_guest(c) && (V(cr4) & CR4_PAE), (V(cs_attrib) & (ATTRIB_L | ATTRIB_DB)) != (ATTRIB_L | ATTRIB_DB))
+RULE(SVM_STATE_13, long_guest(c) && (V(cr4) & CR4_PAE),
+     (V(cs_attrib) & (ATTRIB_L | ATTRIB_DB)) != (ATTRIB_L | ATTRIB_DB))
 RULE(SVM_STATE_16, pae_guest(c) && !nested(c), pdptes_ok(c))
 RULE(SVM_EVT_01, injecting(c), injection_type_ok(c))
 RULE(SVM_EVT_02, injecting_exception(c), EVENT_VECTOR(V(event_inj)) < 32 && EVENT_VECTOR(V(event_inj)) != VEC_NMI)
@@ -231,13 +236,17 @@ typedef enum verdict rule_function(const struct checker *c);
 #define RULE_OF_INSTRUCTION(name) NULL /* in the handlers below */
 #define RULE_OF_INVALID(name) rule_##name
 static const struct rule { rule_function *rule; uint8_t since; uint16_t field; } rules[] = {
-#define SVM_CHECK(name, id, area, since, failure, field, applies, rule) { RULE_OF_##since(failure, name), since, VMCB_ROW_##field },
+#define SVM_CHECK(name, id, area, since, failure, field, applies, rule)                                                \
+    { RULE_OF_##since(failure, name), since, VMCB_ROW_##field },
 #include "svm_check.def"
 };
 #define NR_RULES (sizeof rules / sizeof rules[0])
 
 static unsigned svm_generation(const struct cpu *cpu) { return cpu_has(cpu, FEATURE_NPT) ? SVM_V2 : SVM_V1; }
-static bool is_here(const struct cpu *cpu, const struct rule *rule) { return rule->rule && rule->since <= svm_generation(cpu); }
+static bool is_here(const struct cpu *cpu, const struct rule *rule)
+{
+    return rule->rule && rule->since <= svm_generation(cpu);
+}
 
 static unsigned first_failing(struct cpu *cpu, const struct vmcb_image *vmcb)
 {
@@ -261,7 +270,7 @@ void svm_check_all(struct cpu *cpu, uint64_t pa, struct check_verdict *verdict)
     }
 }
 
-/* ---- the host's state, in the page that VM_HSAVE_PA names: laid out like a save area ---------------------------------------- */
+/* ---- the host's state, in the page that VM_HSAVE_PA names: laid out like a save area --------- */
 
 static void save_host(struct cpu *cpu, uint64_t rip)
 {
@@ -312,7 +321,7 @@ static bool load_host(struct cpu *cpu)
     return !pae || load_pdptes(cpu, cpu->cr3);
 }
 
-/* ---- #VMEXIT: APM vol. 2, 15.6 --------------------------------------------------------------------------------------------------- */
+/* ---- #VMEXIT: APM vol. 2, 15.6 --------------------------------------------------------------- */
 
 static bool to_host(struct cpu *cpu)
 {
@@ -401,7 +410,7 @@ static bool invalid_exit(struct cpu *cpu, unsigned failed)
     return to_host(cpu);
 }
 
-/* ---- VMRUN: APM vol. 2, 15.5 -------------------------------------------------------------------------------------------------------- */
+/* ---- VMRUN: APM vol. 2, 15.5 ----------------------------------------------------------------- */
 
 static void load_controls(struct cpu *cpu, const struct vmcb_image *vmcb)
 {
@@ -425,8 +434,10 @@ static void load_guest(struct cpu *cpu, const struct vmcb_image *vmcb)
 {
     for (enum seg seg = ES; seg <= DS; seg++)
         load_from(cpu, vmcb, seg);
-    cpu->gdtr = (struct table_register){ .base = sign_extended(cpu, GET(vmcb, gdtr_base)), .limit = (uint16_t)GET(vmcb, gdtr_limit) };
-    cpu->idtr = (struct table_register){ .base = sign_extended(cpu, GET(vmcb, idtr_base)), .limit = (uint16_t)GET(vmcb, idtr_limit) };
+    cpu->gdtr = (struct table_register){ .base = sign_extended(cpu, GET(vmcb, gdtr_base)),
+                                         .limit = (uint16_t)GET(vmcb, gdtr_limit) };
+    cpu->idtr = (struct table_register){ .base = sign_extended(cpu, GET(vmcb, idtr_base)),
+                                         .limit = (uint16_t)GET(vmcb, idtr_limit) };
     cpu->cr0 = GET(vmcb, cr0) | CR0_ET;
     cpu->cr2 = GET(vmcb, cr2);
     cpu->cr3 = GET(vmcb, cr3);
@@ -439,7 +450,8 @@ static void load_guest(struct cpu *cpu, const struct vmcb_image *vmcb)
     cpu->r[RSP] = GET(vmcb, rsp);
     cpu->r[RAX] = GET(vmcb, rax);
     cpu->activity = ACTIVITY_ACTIVE;
-    cpu->interruptibility = (uint8_t)((cpu->interruptibility & BLOCK_NMI) | (GET(vmcb, int_state) & VMCB_INT_SHADOW ? BLOCK_STI : 0));
+    cpu->interruptibility = (uint8_t)((cpu->interruptibility & BLOCK_NMI) |
+                                      (GET(vmcb, int_state) & VMCB_INT_SHADOW ? BLOCK_STI : 0));
     cpu->pending_db = 0;
     set_rflags(cpu, (GET(vmcb, rflags) & 0x3f7fd7u) | FLAG_1);
     cpu->cpl = (uint8_t)(GET(vmcb, cpl) & 3);
@@ -451,7 +463,10 @@ static void load_guest(struct cpu *cpu, const struct vmcb_image *vmcb)
         memset(cpu->pdpte, 0, sizeof cpu->pdpte); /* cannot be: SVM-STATE-16 has looked at them */
 }
 
-static void phase(struct cpu *cpu, enum entry_phase phase, unsigned failed) { emit(cpu, EVENT_ENTRY_PHASE, phase, failed, 0, 0, 0); }
+static void phase(struct cpu *cpu, enum entry_phase phase, unsigned failed)
+{
+    emit(cpu, EVENT_ENTRY_PHASE, phase, failed, 0, 0, 0);
+}
 
 /* False: its delivery ended in a #VMEXIT. */
 static bool inject(struct cpu *cpu, const struct vmcb_image *vmcb)
@@ -461,7 +476,8 @@ static bool inject(struct cpu *cpu, const struct vmcb_image *vmcb)
         return true;
     struct fault event = { .vector = (uint8_t)EVENT_VECTOR(info), .type = (uint8_t)EVENT_TYPE(info),
                            .has_error = (info & EVENT_HAS_ERROR) != 0, .error = (uint32_t)GET(vmcb, event_inj_error) };
-    /* A software interrupt returns to the RIP of the VMCB, or to next_rip: RIP stands there already for us (SVM-EVT-07). */
+    /* A software interrupt returns to the RIP of the VMCB, or to next_rip: RIP stands there already for us
+     * (SVM-EVT-07). */
     if (event.type == TYPE_SOFTWARE_INTERRUPT && cpu_has(cpu, FEATURE_NRIPS))
         cpu->r[REG_RIP] = GET(vmcb, next_rip);
     if (event.type == TYPE_NMI)
@@ -517,9 +533,12 @@ static bool svm_enter(struct cpu *cpu, uint64_t pa, uint64_t host_rip)
     return in_guest;
 }
 
-/* ---- the instructions as functions ----------------------------------------------------------------------------------------------------- */
+/* ---- the instructions as functions ----------------------------------------------------------- */
 
-static bool is_vmcb_address(const struct cpu *cpu, uint64_t pa) { return !(pa & (PAGE_SIZE - 1)) && !(pa >> cpu->profile->physical_bits); }
+static bool is_vmcb_address(const struct cpu *cpu, uint64_t pa)
+{
+    return !(pa & (PAGE_SIZE - 1)) && !(pa >> cpu->profile->physical_bits);
+}
 
 /* #UD and #GP of every SVM instruction. */
 static bool svm_permitted(struct cpu *cpu)
@@ -545,10 +564,16 @@ enum svm_result svm_vmrun(struct cpu *cpu, uint64_t pa, const struct guest_gprs 
     return SVM_EXITED;
 }
 
-static const struct { uint16_t row, msr; } vmload_msrs[] = {
-    { VMCB_ROW_star, MSR_STAR }, { VMCB_ROW_lstar, MSR_LSTAR }, { VMCB_ROW_cstar, MSR_CSTAR }, { VMCB_ROW_sfmask, MSR_FMASK },
-    { VMCB_ROW_kernel_gs_base, MSR_KERNEL_GS_BASE }, { VMCB_ROW_sysenter_cs, MSR_SYSENTER_CS },
-    { VMCB_ROW_sysenter_esp, MSR_SYSENTER_ESP }, { VMCB_ROW_sysenter_eip, MSR_SYSENTER_EIP },
+static const struct { uint16_t row, msr;
+} vmload_msrs[] = {
+    { VMCB_ROW_star, MSR_STAR },
+    { VMCB_ROW_lstar, MSR_LSTAR },
+    { VMCB_ROW_cstar, MSR_CSTAR },
+    { VMCB_ROW_sfmask, MSR_FMASK },
+    { VMCB_ROW_kernel_gs_base, MSR_KERNEL_GS_BASE },
+    { VMCB_ROW_sysenter_cs, MSR_SYSENTER_CS },
+    { VMCB_ROW_sysenter_esp, MSR_SYSENTER_ESP },
+    { VMCB_ROW_sysenter_eip, MSR_SYSENTER_EIP },
 };
 #define NR_VMLOAD_MSRS (sizeof vmload_msrs / sizeof vmload_msrs[0])
 static const enum seg vmload_segments[] = { FS, GS, TR, LDTR };
@@ -603,14 +628,17 @@ enum svm_result svm_invlpga(struct cpu *cpu, uint64_t linear, uint32_t asid)
     return SVM_DONE;
 }
 
-/* ---- the instructions ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the instructions ------------------------------------------------------------------------ */
 
 /* Exceptions that need no operand come first, then the intercept, then the rest. */
 static bool ready(struct cpu *cpu, const struct insn *i)
 {
     return svm_permitted(cpu) && (cpu->world == WORLD_PLAIN || intercept_insn(cpu, i));
 }
-static uint64_t rax_address(const struct cpu *cpu, const struct insn *i) { return cpu->r[RAX] << i->ashift >> i->ashift; }
+static uint64_t rax_address(const struct cpu *cpu, const struct insn *i)
+{
+    return cpu->r[RAX] << i->ashift >> i->ashift;
+}
 
 OP(op_vmrun)
 {

@@ -1,15 +1,16 @@
 /* VMX and SVM: the names of their tables, and the instructions as functions.
  *
- * SDM vol. 3C (VMCS, VM entries, VM exits) and 3D appendices A to C; APM vol. 2 ch. 15 and appendices B, C. The enums come
- * from the .def files beside this header. The functions are the direct-call form: what the instruction does after its #UD and
- * privilege checks have passed; the handlers of the instructions (end of vmx.c and svm.c) make those checks and call the same. */
+ * SDM vol. 3C (VMCS, VM entries, VM exits) and 3D appendices A to C; APM vol. 2 ch. 15 and appendices B, C. The enums
+ * come from the .def files beside this header. The functions are the direct-call form: what the instruction does after
+ * its #UD and privilege checks have passed; the handlers of the instructions (end of vmx.c and svm.c) make those checks
+ * and call the same. */
 #ifndef KVMLAB_VIRT_H
 #define KVMLAB_VIRT_H
 
 #include "cpu.h"
 #include "silicon.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 enum vmcs_slot { /* FIELD_guest_rip: row of vmcs.def, index into cpu->vmx.field[] */
 #define VMCS_FIELD(encoding, name, width, group, needs, meaning) FIELD_##name,
@@ -19,7 +20,9 @@ enum vmcs_slot { /* FIELD_guest_rip: row of vmcs.def, index into cpu->vmx.field[
 };
 enum vmcs_group { VMCS_CONTROL, VMCS_EXIT_INFO, VMCS_GUEST, VMCS_HOST };
 
-enum vmx_control_group { VMX_GROUP_PIN, VMX_GROUP_PRI, VMX_GROUP_SEC, VMX_GROUP_TER, VMX_GROUP_EXIT, VMX_GROUP_ENTRY, NR_VMX_GROUPS };
+enum vmx_control_group {
+    VMX_GROUP_PIN, VMX_GROUP_PRI, VMX_GROUP_SEC, VMX_GROUP_TER, VMX_GROUP_EXIT, VMX_GROUP_ENTRY, NR_VMX_GROUPS
+};
 enum vmx_control_row { /* CONTROL_PRI_HLT_EXITING: row of vmx_control.def */
 #define VMX_CONTROL(group, bit, name, since, default1, printed, effect) CONTROL_##group##_##name,
 #include "vmx_control.def"
@@ -41,8 +44,10 @@ enum svm_check_name { /* CHECK_SVM_CTL_01 */
 #include "svm_check.def"
     NR_SVM_CHECKS_PLUS_1
 };
-enum check_failure { FAILURE_INSTRUCTION, FAILURE_ERROR_7, FAILURE_ERROR_8, FAILURE_EXIT_33, FAILURE_EXIT_33_PDPTE, FAILURE_EXIT_33_NMI,
-                     FAILURE_EXIT_33_LINK, FAILURE_EXIT_34, FAILURE_INVALID, FAILURE_NOTE };
+enum check_failure { /* column `failure`, in the order in which an entry meets them */
+    FAILURE_INSTRUCTION, FAILURE_ERROR_7, FAILURE_ERROR_8, FAILURE_EXIT_33, FAILURE_EXIT_33_PDPTE, FAILURE_EXIT_33_NMI,
+    FAILURE_EXIT_33_LINK, FAILURE_EXIT_34, FAILURE_INVALID, FAILURE_NOTE
+};
 
 enum vmcb_slot { /* VMCB_ROW_rip: row of vmcb.def */
 #define VMCB_FIELD(offset, size, name, area, moved_by, since, meaning) VMCB_ROW_##name,
@@ -61,7 +66,7 @@ enum entry_phase { /* PHASE_CONTROLS */
 #include "entry_phase.def"
 };
 
-/* ---- rows as data, for inspection ----------------------------------------------------------------------------------- */
+/* ---- rows as data, for inspection ------------------------------------------------------------ */
 
 struct vmcs_row {
     const char *name, *meaning;
@@ -80,7 +85,12 @@ struct vmcb_row {
 extern const struct vmcb_row vmcb_rows[NR_VMCB_FIELDS];
 
 /* What a rule says about the VMCS or VMCB as it is. */
-enum verdict { VERDICT_HOLDS, VERDICT_FAILS, VERDICT_NOT_APPLICABLE, VERDICT_NOT_HERE /* this processor has no such rule */ };
+enum verdict {
+    VERDICT_HOLDS,
+    VERDICT_FAILS,
+    VERDICT_NOT_APPLICABLE,
+    VERDICT_NOT_HERE /* this processor has no such rule */
+};
 struct check_verdict {
     uint64_t value;  /* of `field` */
     uint16_t field;  /* enum vmcs_slot or vmcb_slot: the one at fault, or the first of the rule */
@@ -88,7 +98,7 @@ struct check_verdict {
     uint8_t pad[5];
 };
 
-/* ---- VMX ------------------------------------------------------------------------------------------------------------- */
+/* ---- VMX ------------------------------------------------------------------------------------- */
 
 void load_guest_gprs(struct cpu *cpu, const struct guest_gprs *gprs);      /* all but RSP */
 void store_guest_gprs(const struct cpu *cpu, struct guest_gprs *gprs);     /* after an exit; all but RSP */
@@ -101,7 +111,7 @@ enum vmx_result vmx_vmptrst(struct cpu *cpu, uint64_t *pa); /* all ones: none */
 enum vmx_result vmx_vmread(struct cpu *cpu, uint32_t encoding, uint64_t *value);
 enum vmx_result vmx_vmwrite(struct cpu *cpu, uint32_t encoding, uint64_t value);
 enum vmx_result vmx_vmcall(struct cpu *cpu);
-/* Enter the guest; the caller then runs the processor (cpu_run) until STOP_EXIT. gprs may be NULL: registers as they are. */
+/* Enter the guest; the caller then runs the processor (cpu_run) until STOP_EXIT. gprs NULL: registers as they are. */
 enum vmx_result vmx_vmlaunch(struct cpu *cpu, const struct guest_gprs *gprs);
 enum vmx_result vmx_vmresume(struct cpu *cpu, const struct guest_gprs *gprs);
 
@@ -111,33 +121,44 @@ static inline void drop_fault(struct cpu *cpu) { cpu->leave = LEAVE_NONE; }
 struct vmx_event {
     uint32_t info, error, length; /* length: of the instruction, for software exceptions */
 };
-bool vmx_exit_event(struct cpu *cpu, uint32_t reason, uint64_t qualification, const struct vmx_event *event); /* always false */
+/* As vmx_exit(): always false. */
+bool vmx_exit_event(struct cpu *cpu, uint32_t reason, uint64_t qualification, const struct vmx_event *event);
 uint32_t vmx_instruction_info(const struct insn *i);
 
+/* vmx_control.c */
 unsigned vmx_generation(const struct cpu *cpu); /* enum vmx_since of the profile; 0: no VMX */
-bool vmx_capability_msr(const struct cpu *cpu, uint32_t index, uint64_t *value) MUST_CHECK; /* 480h-491h; false: no such MSR */
-bool vmx_cr_fixed(const struct cpu *cpu, unsigned cr, uint64_t value) MUST_CHECK; /* in VMX operation: may CR0/CR4 hold this? */
+/* MSRs 480h to 492h; false: this processor has no such MSR. */
+bool vmx_capability_msr(const struct cpu *cpu, uint32_t index, uint64_t *value) MUST_CHECK;
+/* May CR0 or CR4 hold this value in VMX operation? */
+bool vmx_cr_fixed(const struct cpu *cpu, unsigned cr, uint64_t value) MUST_CHECK;
 bool vmx_control_allowed(const struct cpu *cpu, enum vmx_control_row row);
 uint64_t vmx_allowed0(const struct cpu *cpu, enum vmx_control_group group); /* bits that must be 1 */
 uint64_t vmx_allowed1(const struct cpu *cpu, enum vmx_control_group group); /* bits that may be 1 */
 
 /* vmcs.c */
 #define VMCS_REVISION 0x4b564d01u
-int vmcs_slot(const struct cpu *cpu, uint32_t encoding); /* of the field, for either half; -1: this processor has none */
+int vmcs_slot(const struct cpu *cpu, uint32_t encoding); /* of a field, by either half; -1: not on this processor */
 void vmcs_load(struct cpu *cpu, uint64_t pa);  /* makes it the cached one */
 void vmcs_unload(struct cpu *cpu);             /* flushes; no VMCS is current */
 void vmcs_mark_clear(struct cpu *cpu, uint64_t pa); /* launch state clear, of a region that is not current */
-void vmcs_change(struct cpu *cpu, enum vmcs_slot slot, uint64_t value);  /* journalled; what depends on it is checked again */
+/* Journalled; the rules that look at it are evaluated again. */
+void vmcs_change(struct cpu *cpu, enum vmcs_slot slot, uint64_t value);
 static inline void vmcs_set(struct cpu *cpu, enum vmcs_slot slot, uint64_t value)
 {
     if (cpu->vmx.field[slot] != value)
         vmcs_change(cpu, slot, value);
 }
 /* Rules that need not be evaluated again while nothing they look at has changed. */
-enum vmcs_part { PART_CONTROLS = 1, PART_HOST = 2, PART_CR = 4, PART_SEGMENTS = 8, PART_HOST_LONG = 16 /* EFER.LMA at that time */ };
+enum vmcs_part {
+    PART_CONTROLS = 1,
+    PART_HOST = 2,
+    PART_CR = 4,
+    PART_SEGMENTS = 8,
+    PART_HOST_LONG = 16 /* EFER.LMA at that time */
+};
 #define VMCS(cpu, name) ((cpu)->vmx.field[FIELD_##name])
 
-/* vmx_check.c. The first rule that fails among those with this failure class, or 0; the field it found wrong in *field. */
+/* vmx_check.c. The first rule that fails among those of the step, or 0; the field it found wrong in *field. */
 unsigned vmx_check_controls(struct cpu *cpu, uint16_t *field);
 unsigned vmx_check_host_state(struct cpu *cpu, uint16_t *field);
 unsigned vmx_check_guest_state(struct cpu *cpu, uint16_t *field);
@@ -146,7 +167,7 @@ enum check_failure vmx_check_failure(unsigned row);
 /* Every rule on the current VMCS: verdict[row - 1] for row 1 .. NR_VMX_CHECKS_PLUS_1 - 1. Nothing is entered. */
 void vmx_check_all(struct cpu *cpu, struct check_verdict *verdict);
 
-/* ---- SVM --------------------------------------------------------------------------------------------------------------- */
+/* ---- SVM ------------------------------------------------------------------------------------- */
 
 #define SVM_NR_ASIDS 64u /* CPUID 8000000A EBX */
 enum svm_result svm_vmrun(struct cpu *cpu, uint64_t pa, const struct guest_gprs *gprs); /* gprs may be NULL */
@@ -161,10 +182,11 @@ void vmcb_write(struct cpu *cpu, uint64_t vmcb, unsigned row, uint64_t value);  
 /* Every rule on the VMCB at pa: verdict[row - 1]. */
 void svm_check_all(struct cpu *cpu, uint64_t pa, struct check_verdict *verdict);
 
-/* ---- both ---------------------------------------------------------------------------------------------------------------- */
+/* ---- both ------------------------------------------------------------------------------------ */
 
 uint64_t guest_tsc_offset(const struct cpu *cpu);      /* what RDTSC adds in a guest */
-bool interrupts_unmasked(const struct cpu *cpu);       /* may a physical INTR be taken: IF, or what stands in for it in a guest; GIF; shadow */
+/* May a physical INTR be taken: IF, or what stands in for it in a guest; GIF; no shadow. */
+bool interrupts_unmasked(const struct cpu *cpu);
 bool nmi_unmasked(const struct cpu *cpu);
 uint8_t acknowledge_interrupt(struct cpu *cpu);        /* INTA: the vector of the INTR pin */
 

@@ -1,8 +1,9 @@
 /* The VMCS: its region in memory, the cached copy of the current one, and access by field encoding.
  *
  * SDM vol. 3C, "Virtual Machine Control Structures"; vol. 3D appendix B. Only the first eight bytes of a region are
- * architectural; ours goes on with the launch state and then one quadword for each row of vmcs.def. While a VMCS is current
- * the processor works on a copy in cpu->vmx.field[]; vmcs_flush() brings memory up to date for whoever wants to look. */
+ * architectural; ours goes on with the launch state and then one quadword for each row of vmcs.def. While a VMCS is
+ * current the processor works on a copy in cpu->vmx.field[]; vmcs_flush() brings memory up to date for whoever wants to
+ * look. */
 #include <string.h>
 
 #include "virt.h"
@@ -32,7 +33,8 @@ const struct vmcs_row vmcs_rows[NR_VMCS_FIELDS] = {
 #define INDEX(encoding) ((encoding) >> 1 & 0x1ff)
 #define MAX_INDEX 64
 static const uint8_t slot_plus_1[16][MAX_INDEX] = {
-#define VMCS_FIELD(encoding, name, width, group, needs, meaning) [WIDTH_GROUP(encoding)][INDEX(encoding)] = FIELD_##name + 1,
+#define VMCS_FIELD(encoding, name, width, group, needs, meaning)                                                       \
+    [WIDTH_GROUP(encoding)][INDEX(encoding)] = FIELD_##name + 1,
 #include "vmcs.def"
 };
 #define ENCODING_RESERVED 0xffff9000u

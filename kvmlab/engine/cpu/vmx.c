@@ -1,115 +1,15 @@
 /* VMX: the life of a guest on Intel's processors, and the instructions that lead it.
  *
- * SDM vol. 3C: "Introduction to VMX", "VM Entries", "VM Exits", "VMX Instruction Reference"; vol. 3D appendix A. vmx_enter goes
- * through the steps of the chapter in its order and tells each as an event; vmx_check.c has the rules, vmcs.c the fields,
- * intercept.c says what exits. vmx_exit is the one way out. */
+ * SDM vol. 3C: "Introduction to VMX", "VM Entries", "VM Exits", "VMX Instruction Reference". vmx_enter goes
+ * through the steps of the chapter in its order and tells each as an event; vmx_check.c has the rules, vmcs.c the
+ * fields, vmx_control.c what may be asked for, intercept.c what exits. vmx_exit is the one way out. */
 #include <string.h>
 
 #include "access.h"
 #include "flags.h"
 #include "virt.h"
 
-/* ---- what the processor offers: capability MSRs, SDM vol. 3D appendix A ---------------------------------------- */
-
-unsigned vmx_generation(const struct cpu *cpu)
-{
-    if (!cpu_has(cpu, FEATURE_VMX))
-        return 0;
-    return cpu_behaves(cpu, BEHAVIOUR_VMX_SECOND_GENERATION) ? VMX_V2 : VMX_V1;
-}
-
-static const struct control_row { uint8_t group, bit, since, default1; } control_rows[NR_VMX_CONTROLS] = {
-#define VMX_CONTROL(group, bit, name, since, default1, printed, effect) { VMX_GROUP_##group, bit, since, default1 },
-#include "vmx_control.def"
-};
-static const struct group_row { uint32_t msr, true_msr, default1; } group_rows[NR_VMX_GROUPS] = {
-#define VMX_CONTROL_GROUP(group, field, msr, true_msr, default1) [VMX_GROUP_##group] = { msr, true_msr, default1 },
-#include "vmx_control.def"
-};
-
-bool vmx_control_allowed(const struct cpu *cpu, enum vmx_control_row row)
-{
-    return row == CONTROL_ALWAYS || (row != CONTROL_NEVER && control_rows[row].since <= vmx_generation(cpu));
-}
-
-/* The named default1 controls: a processor with TRUE MSRs can clear these. */
-static uint64_t clearable(enum vmx_control_group group)
-{
-    uint64_t bits = 0;
-    for (unsigned row = 0; row < NR_VMX_CONTROLS; row++)
-        if (control_rows[row].group == group && control_rows[row].default1)
-            bits |= 1ull << control_rows[row].bit;
-    return bits;
-}
-
-uint64_t vmx_allowed0(const struct cpu *cpu, enum vmx_control_group group)
-{
-    uint64_t fixed = group_rows[group].default1;
-    return vmx_generation(cpu) >= VMX_V2 && group_rows[group].true_msr ? fixed & ~clearable(group) : fixed;
-}
-
-uint64_t vmx_allowed1(const struct cpu *cpu, enum vmx_control_group group)
-{
-    uint64_t bits = group_rows[group].default1;
-    for (unsigned row = 0; row < NR_VMX_CONTROLS; row++)
-        if (control_rows[row].group == group && vmx_control_allowed(cpu, (enum vmx_control_row)row))
-            bits |= 1ull << control_rows[row].bit;
-    return bits;
-}
-
-#define CR0_FIXED0 (CR0_PE | CR0_NE | (uint64_t)CR0_PG)
-#define CR0_FIXED1 0xffffffffull
-#define CR4_FIXED0 CR4_VMXE
-
-static bool control_msr(const struct cpu *cpu, uint32_t index, uint64_t *value)
-{
-    for (unsigned n = 0; n < NR_VMX_GROUPS; n++) {
-        enum vmx_control_group group = (enum vmx_control_group)n;
-        uint64_t may = vmx_allowed1(cpu, group);
-        if (!may || (index != group_rows[n].msr && (index != group_rows[n].true_msr || vmx_generation(cpu) < VMX_V2)))
-            continue;
-        uint64_t must = index == group_rows[n].true_msr ? vmx_allowed0(cpu, group) : group_rows[n].default1;
-        *value = must | may << 32;
-        return true;
-    }
-    return false;
-}
-
-bool vmx_capability_msr(const struct cpu *cpu, uint32_t index, uint64_t *value)
-{
-    bool second = vmx_generation(cpu) >= VMX_V2;
-    if (!vmx_generation(cpu))
-        return false;
-    switch (index) {
-    case 0x480: /* IA32_VMX_BASIC: revision, region size, write-back, INS/OUTS information, TRUE MSRs */
-        *value = VMCS_REVISION | (uint64_t)PAGE_SIZE << 32 | 6ull << 50 | 1ull << 54 | (uint64_t)second << 55;
-        return true;
-    case 0x485: /* IA32_VMX_MISC: HLT, shutdown, wait-for-SIPI; four CR3 targets; with unrestricted guest exits store EFER.LMA */
-        *value = 7 << 6 | 4 << 16 | (uint64_t)second << 5;
-        return true;
-    case 0x486: *value = CR0_FIXED0; return true;
-    case 0x487: *value = CR0_FIXED1; return true;
-    case 0x488: *value = CR4_FIXED0; return true;
-    case 0x489: *value = cr4_defined(cpu); return true;
-    case 0x48a: /* IA32_VMX_VMCS_ENUM: the highest index */
-        *value = 0x2e;
-        return true;
-    case 0x48c: /* IA32_VMX_EPT_VPID_CAP: four levels, UC and WB, 2 MB pages, INVEPT, INVVPID */
-        *value = 1 << 6 | 1 << 8 | 1 << 14 | 1 << 16 | 1 << 20 | 3 << 25 | 1ull << 32 | 0xfull << 40;
-        return second;
-    default:
-        return control_msr(cpu, index, value);
-    }
-}
-
-bool vmx_cr_fixed(const struct cpu *cpu, unsigned cr, uint64_t value)
-{
-    if (cr == 0)
-        return (value & CR0_FIXED0) == CR0_FIXED0 && !(value & ~CR0_FIXED1);
-    return (value & CR4_FIXED0) == CR4_FIXED0 && !(value & ~cr4_defined(cpu));
-}
-
-/* ---- how an instruction ends: SDM vol. 3C, "Conventions" ---------------------------------------------------------- */
+/* ---- how an instruction ends: SDM vol. 3C, "Conventions" ------------------------------------- */
 
 static enum vmx_result vm_succeed(struct cpu *cpu)
 {
@@ -153,7 +53,7 @@ static uint32_t revision_of(const struct cpu *cpu, uint64_t pa)
     return revision;
 }
 
-/* ---- VMXON to VMWRITE --------------------------------------------------------------------------------------------------- */
+/* ---- VMXON to VMWRITE ------------------------------------------------------------------------ */
 
 /* IA32_FEATURE_CONTROL: bit 0 lock, bit 2 VMX outside SMX. */
 #define FEATURE_CONTROL_ON 5u
@@ -270,7 +170,7 @@ enum vmx_result vmx_vmcall(struct cpu *cpu)
     return vm_fail(cpu, VMX_ERROR_VMCALL_IN_ROOT); /* there is no SMM monitor to call */
 }
 
-/* ---- state to and from the VMCS -------------------------------------------------------------------------------------------- */
+/* ---- state to and from the VMCS -------------------------------------------------------------- */
 
 /* CR0 bits that entries and exits leave as they are: ET, CD, NW, 28:19, 17, 15:6. */
 #define CR0_KEPT 0x7ffaffd0ull
@@ -293,8 +193,10 @@ static void load_guest_segments(struct cpu *cpu)
                                           .limit = (uint32_t)field[FIELD_guest_es_limit + seg],
                                           .attr = (uint32_t)field[FIELD_guest_es_access_rights + seg],
                                           .selector = (uint16_t)field[FIELD_guest_es_selector + seg] };
-    cpu->gdtr = (struct table_register){ .base = VMCS(cpu, guest_gdtr_base), .limit = (uint32_t)VMCS(cpu, guest_gdtr_limit) };
-    cpu->idtr = (struct table_register){ .base = VMCS(cpu, guest_idtr_base), .limit = (uint32_t)VMCS(cpu, guest_idtr_limit) };
+    cpu->gdtr = (struct table_register){ .base = VMCS(cpu, guest_gdtr_base),
+                                         .limit = (uint32_t)VMCS(cpu, guest_gdtr_limit) };
+    cpu->idtr = (struct table_register){ .base = VMCS(cpu, guest_idtr_base),
+                                         .limit = (uint32_t)VMCS(cpu, guest_idtr_limit) };
     cpu->cpl = (uint8_t)((cpu->seg[SS].attr & SEG_DPL) >> SEG_DPL_SHIFT);
 }
 
@@ -388,7 +290,8 @@ static struct segment host_segment(uint64_t selector, uint64_t base, uint32_t at
 static void load_host_segments(struct cpu *cpu, bool long_host)
 {
     const uint32_t data = SEG_P | SEG_S | SEG_G | SEG_DB | TYPE_WRITABLE | TYPE_ACCESSED;
-    const uint32_t code = SEG_P | SEG_S | SEG_G | TYPE_CODE | TYPE_READABLE | TYPE_ACCESSED | (long_host ? SEG_L : SEG_DB);
+    const uint32_t code = SEG_P | SEG_S | SEG_G | TYPE_CODE | TYPE_READABLE | TYPE_ACCESSED |
+                          (long_host ? SEG_L : SEG_DB);
     cpu->seg[CS] = host_segment(VMCS(cpu, host_cs_selector), 0, code);
     cpu->seg[SS] = host_segment(VMCS(cpu, host_ss_selector), 0, data);
     cpu->seg[DS] = host_segment(VMCS(cpu, host_ds_selector), 0, data);
@@ -437,10 +340,11 @@ static void switch_translations(struct cpu *cpu)
     cpu_mode_changed(cpu);
 }
 
-/* ---- MSR lists: 16 bytes for each entry, index, reserved, value --------------------------------------------------------------------- */
+/* ---- MSR lists: 16 bytes for each entry, index, reserved, value ------------------------------ */
 
 struct msr_entry { uint32_t index, reserved; uint64_t value; };
-#define MSR_LIST_MOST 512u /* IA32_VMX_MISC[27:25] = 0 recommends no more; a longer list is the end of the work it may cost */
+#define MSR_LIST_MOST                                                                                                  \
+    512u /* IA32_VMX_MISC[27:25] = 0 recommends no more; a longer list is the end of the work it may cost */
 
 #define MSR_ENTRIES_AT_ONCE 16u
 struct msr_entries {
@@ -449,7 +353,8 @@ struct msr_entries {
     struct msr_entry entry[MSR_ENTRIES_AT_ONCE];
 };
 /* The next entries of a list from number `first`, from 0. */
-static void read_msr_entries(const struct cpu *cpu, uint64_t list, uint64_t count, uint32_t first, struct msr_entries *some)
+static void read_msr_entries(const struct cpu *cpu, uint64_t list, uint64_t count, uint32_t first,
+                             struct msr_entries *some)
 {
     some->address = list + first * sizeof some->entry[0];
     some->count = count - first < MSR_ENTRIES_AT_ONCE ? (uint32_t)(count - first) : MSR_ENTRIES_AT_ONCE;
@@ -512,7 +417,7 @@ static bool store_msr_list(struct cpu *cpu, uint64_t list, uint64_t count)
     return true;
 }
 
-/* ---- VM exit: SDM vol. 3C, "VM Exits" -------------------------------------------------------------------------------------------------- */
+/* ---- VM exit: SDM vol. 3C, "VM Exits" -------------------------------------------------------- */
 
 enum vmx_abort { ABORT_MSR_STORE = 1, ABORT_HOST_PDPTE = 2, ABORT_MSR_LOAD = 4 };
 
@@ -543,12 +448,16 @@ static bool to_host(struct cpu *cpu)
     return false;
 }
 
-static bool is_software_event(unsigned type) { return type >= TYPE_SOFTWARE_INTERRUPT && type <= TYPE_SOFTWARE_EXCEPTION; }
+static bool is_software_event(unsigned type)
+{
+    return type >= TYPE_SOFTWARE_INTERRUPT && type <= TYPE_SOFTWARE_EXCEPTION;
+}
 
 /* An exit is not "during delivery" when the event itself, the double fault it led to or a triple fault exits. */
 static bool interrupts_delivery(const struct cpu *cpu, uint32_t reason, uint32_t info)
 {
-    return cpu->delivering && reason != EXIT_REASON_TRIPLE_FAULT && !((info & EVENT_VALID) && EVENT_VECTOR(info) == VEC_DF);
+    return cpu->delivering && reason != EXIT_REASON_TRIPLE_FAULT &&
+           !((info & EVENT_VALID) && EVENT_VECTOR(info) == VEC_DF);
 }
 
 static void record_vectoring(struct cpu *cpu, uint32_t reason, uint32_t info)
@@ -596,8 +505,8 @@ bool vmx_exit_event(struct cpu *cpu, uint32_t reason, uint64_t qualification, co
     record_vectoring(cpu, reason, info);
     vmcs_set(cpu, FIELD_exit_instruction_length, length);
     vmcs_set(cpu, FIELD_vm_entry_interruption_info, VMCS(cpu, vm_entry_interruption_info) & ~(uint64_t)EVENT_VALID);
-    emit(cpu, EVENT_EXIT, reason, qualification, length | (uint64_t)(info & EVENT_HAS_ERROR ? event->error : 0) << 32, info,
-         VMCS(cpu, idt_vectoring_info));
+    emit(cpu, EVENT_EXIT, reason, qualification, length | (uint64_t)(info & EVENT_HAS_ERROR ? event->error : 0) << 32,
+         info, VMCS(cpu, idt_vectoring_info));
 
     /* 2. the guest's state, and its MSRs */
     save_guest_state(cpu, rip, saved_rflags(cpu, event));
@@ -615,7 +524,7 @@ bool vmx_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
     return vmx_exit_event(cpu, reason, qualification, NULL);
 }
 
-/* ---- VM entry: SDM vol. 3C, "VM Entries" ------------------------------------------------------------------------------------------------------ */
+/* ---- VM entry: SDM vol. 3C, "VM Entries" ----------------------------------------------------- */
 
 static void phase(struct cpu *cpu, enum entry_phase phase, unsigned failed)
 {
@@ -758,9 +667,10 @@ static enum vmx_result enter_from_c(struct cpu *cpu, const struct guest_gprs *gp
 enum vmx_result vmx_vmlaunch(struct cpu *cpu, const struct guest_gprs *gprs) { return enter_from_c(cpu, gprs, false); }
 enum vmx_result vmx_vmresume(struct cpu *cpu, const struct guest_gprs *gprs) { return enter_from_c(cpu, gprs, true); }
 
-/* ---- the instructions ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the instructions ------------------------------------------------------------------------ */
 
-/* VM-exit instruction information, memory and register form: SDM vol. 3C, table "Format of the VM-Exit Instruction-Information Field". */
+/* VM-exit instruction information, memory and register form: SDM vol. 3C, table "Format of the VM-Exit
+ * Instruction-Information Field". */
 uint32_t vmx_instruction_info(const struct insn *i)
 {
     uint32_t address_size = i->ashift == 0 ? 2 : i->ashift == 32 ? 1 : 0, info = (uint32_t)(i->reg & 15) << 28;
@@ -794,7 +704,10 @@ static bool exits_in_guest(struct cpu *cpu, const struct insn *i, uint32_t reaso
 static bool done(enum vmx_result result) { return result != VMX_FAULT; }
 
 /* The pointer operand of VMXON, VMCLEAR, VMPTRLD. */
-static bool read_pointer(struct cpu *cpu, const struct insn *i, uint64_t *pa) { return read64(cpu, (enum seg)i->seg, ea(cpu, i), pa); }
+static bool read_pointer(struct cpu *cpu, const struct insn *i, uint64_t *pa)
+{
+    return read64(cpu, (enum seg)i->seg, ea(cpu, i), pa);
+}
 
 OP(op_vmxon)
 {
@@ -806,12 +719,14 @@ OP(op_vmxoff) { return exits_in_guest(cpu, i, EXIT_REASON_VMXOFF, false) && done
 OP(op_vmclear)
 {
     uint64_t pa;
-    return exits_in_guest(cpu, i, EXIT_REASON_VMCLEAR, true) && in_root(cpu) && read_pointer(cpu, i, &pa) && done(vmx_vmclear(cpu, pa));
+    return exits_in_guest(cpu, i, EXIT_REASON_VMCLEAR, true) && in_root(cpu) && read_pointer(cpu, i, &pa) &&
+           done(vmx_vmclear(cpu, pa));
 }
 OP(op_vmptrld)
 {
     uint64_t pa;
-    return exits_in_guest(cpu, i, EXIT_REASON_VMPTRLD, true) && in_root(cpu) && read_pointer(cpu, i, &pa) && done(vmx_vmptrld(cpu, pa));
+    return exits_in_guest(cpu, i, EXIT_REASON_VMPTRLD, true) && in_root(cpu) && read_pointer(cpu, i, &pa) &&
+           done(vmx_vmptrld(cpu, pa));
 }
 OP(op_vmptrst)
 {

@@ -1,9 +1,10 @@
 /* The rules of VM entry, one definition per row of vmx_check.def.
  *
  * SDM vol. 3C, "VM Entries": "Checks on VMX Controls and Host-State Area", "Checks on the Guest State Area". A rule is
- * RULE(name, applies, holds): where `applies` is false the rule says nothing. Both speak about the current VMCS, V(field), and
- * the processor, c->cpu. The rows' order is the order of checking; vmx_enter stops at the first that fails, vmx_check_all
- * evaluates every one. Rules that only processors with other features have are in the table but have no definition. */
+ * RULE(name, applies, holds): where `applies` is false the rule says nothing. Both speak about the current VMCS,
+ * V(field), and the processor, c->cpu. The rows' order is the order of checking; vmx_enter stops at the first that
+ * fails, vmx_check_all evaluates every one. Rules that only processors with other features have are in the table but
+ * have no definition. */
 #include <string.h>
 
 #include "virt.h"
@@ -21,7 +22,7 @@ struct checker {
     }
 #define ALWAYS (void)c, true
 
-/* ---- words of the rules ----------------------------------------------------------------------------------- */
+/* ---- words of the rules ---------------------------------------------------------------------- */
 
 static bool allowed(struct checker *c, enum vmx_control_group group, uint64_t value)
 {
@@ -74,7 +75,10 @@ static bool in_ia32e_mode(const struct checker *c) { return (c->cpu->msr[MSR_EFE
 /* The event to inject. */
 static uint32_t injection(const struct checker *c) { return (uint32_t)V(vm_entry_interruption_info); }
 static bool injecting(const struct checker *c) { return (injection(c) & EVENT_VALID) != 0; }
-static bool injecting_type(const struct checker *c, unsigned type) { return injecting(c) && EVENT_TYPE(injection(c)) == type; }
+static bool injecting_type(const struct checker *c, unsigned type)
+{
+    return injecting(c) && EVENT_TYPE(injection(c)) == type;
+}
 #define TYPE_RESERVED 1
 #define TYPE_OTHER_EVENT 7
 static bool vector_has_error(unsigned vector)
@@ -218,14 +222,16 @@ static bool injects_one_of(const struct checker *c, uint32_t exceptions, bool ex
 #define INTEL_64 (cpu_has(c->cpu, FEATURE_LM))
 #define DEBUGCTL_DEFINED 0x1c3u /* LBR, BTF, TR, BTS, BTINT */
 
-/* ---- VM-execution controls ---------------------------------------------------------------------------------- */
+/* ---- VM-execution controls ------------------------------------------------------------------- */
 
 RULE(CTL_EXEC_01, ALWAYS, allowed(c, VMX_GROUP_PIN, V(pin_based_controls)))
 RULE(CTL_EXEC_02, ALWAYS, allowed(c, VMX_GROUP_PRI, V(primary_proc_based_controls)))
-RULE(CTL_EXEC_03, primary(c, VMX_PRI_ACTIVATE_SECONDARY_CONTROLS), allowed(c, VMX_GROUP_SEC, V(secondary_proc_based_controls)))
+RULE(CTL_EXEC_03, primary(c, VMX_PRI_ACTIVATE_SECONDARY_CONTROLS),
+     allowed(c, VMX_GROUP_SEC, V(secondary_proc_based_controls)))
 RULE(CTL_EXEC_06, ALWAYS, V(cr3_target_count) <= 4)
 RULE(CTL_EXEC_07, primary(c, VMX_PRI_USE_IO_BITMAPS),
-     both(c, FIELD_io_bitmap_a, physical(c, V(io_bitmap_a), 4096), FIELD_io_bitmap_b, physical(c, V(io_bitmap_b), 4096)))
+     both(c, FIELD_io_bitmap_a, physical(c, V(io_bitmap_a), 4096), FIELD_io_bitmap_b,
+          physical(c, V(io_bitmap_b), 4096)))
 RULE(CTL_EXEC_08, primary(c, VMX_PRI_USE_MSR_BITMAPS), physical(c, V(msr_bitmaps), 4096))
 RULE(CTL_EXEC_12, ALWAYS, !pin(c, VMX_PIN_VIRTUAL_NMIS) || pin(c, VMX_PIN_NMI_EXITING))
 RULE(CTL_EXEC_13, ALWAYS, !primary(c, VMX_PRI_NMI_WINDOW_EXITING) || pin(c, VMX_PIN_VIRTUAL_NMIS))
@@ -237,7 +243,7 @@ RULE(CTL_EXEC_26, secondary(c, VMX_SEC_ENABLE_EPT), !(V(ept_pointer) & 1 << 7))
 RULE(CTL_EXEC_27, secondary(c, VMX_SEC_ENABLE_EPT), !(V(ept_pointer) & 0xf00) && physical(c, V(ept_pointer), 1))
 RULE(CTL_EXEC_28, ALWAYS, !unrestricted(c) || secondary(c, VMX_SEC_ENABLE_EPT))
 
-/* ---- VM-exit controls ------------------------------------------------------------------------------------------ */
+/* ---- VM-exit controls ------------------------------------------------------------------------ */
 
 RULE(CTL_EXIT_01, ALWAYS, allowed(c, VMX_GROUP_EXIT, V(vm_exit_controls)))
 RULE(CTL_EXIT_04, V(exit_msr_store_count), physical(c, V(exit_msr_store_address), 16))
@@ -245,13 +251,14 @@ RULE(CTL_EXIT_05, V(exit_msr_store_count), last_byte_physical(c, V(exit_msr_stor
 RULE(CTL_EXIT_06, V(exit_msr_load_count), physical(c, V(exit_msr_load_address), 16))
 RULE(CTL_EXIT_07, V(exit_msr_load_count), last_byte_physical(c, V(exit_msr_load_address), V(exit_msr_load_count)))
 
-/* ---- VM-entry controls and event injection ------------------------------------------------------------------------ */
+/* ---- VM-entry controls and event injection --------------------------------------------------- */
 
 RULE(CTL_ENTRY_01, ALWAYS, allowed(c, VMX_GROUP_ENTRY, V(vm_entry_controls)))
 RULE(CTL_ENTRY_02, V(entry_msr_load_count), physical(c, V(entry_msr_load_address), 16))
 RULE(CTL_ENTRY_03, V(entry_msr_load_count), last_byte_physical(c, V(entry_msr_load_address), V(entry_msr_load_count)))
 RULE(CTL_ENTRY_04, ALWAYS, !on_entry(c, VMX_ENTRY_ENTRY_TO_SMM | VMX_ENTRY_DEACTIVATE_DUAL_MONITOR_TREATMENT))
-RULE(CTL_ENTRY_05, ALWAYS, !on_entry(c, VMX_ENTRY_ENTRY_TO_SMM) || !on_entry(c, VMX_ENTRY_DEACTIVATE_DUAL_MONITOR_TREATMENT))
+RULE(CTL_ENTRY_05, ALWAYS,
+     !on_entry(c, VMX_ENTRY_ENTRY_TO_SMM) || !on_entry(c, VMX_ENTRY_DEACTIVATE_DUAL_MONITOR_TREATMENT))
 RULE(CTL_ENTRY_06, injecting(c),
      !injecting_type(c, TYPE_RESERVED) &&
          (!injecting_type(c, TYPE_OTHER_EVENT) || vmx_control_allowed(c->cpu, CONTROL_PRI_MONITOR_TRAP_FLAG)))
@@ -260,10 +267,11 @@ RULE(CTL_ENTRY_08, injecting_type(c, TYPE_HARDWARE_EXCEPTION), EVENT_VECTOR(inje
 RULE(CTL_ENTRY_10, injecting(c), error_code_flag_right(c))
 RULE(CTL_ENTRY_11, injecting(c), !(injection(c) & 0x7ffff000))
 RULE(CTL_ENTRY_12, injecting(c) && (injection(c) & EVENT_HAS_ERROR), !(V(vm_entry_exception_error_code) >> 16))
-RULE(CTL_ENTRY_13, injecting(c) && EVENT_TYPE(injection(c)) >= TYPE_SOFTWARE_INTERRUPT && !injecting_type(c, TYPE_OTHER_EVENT),
+RULE(CTL_ENTRY_13,
+     injecting(c) && EVENT_TYPE(injection(c)) >= TYPE_SOFTWARE_INTERRUPT && !injecting_type(c, TYPE_OTHER_EVENT),
      V(vm_entry_instruction_length) >= 1 && V(vm_entry_instruction_length) <= 15)
 
-/* ---- host state ------------------------------------------------------------------------------------------------------ */
+/* ---- host state ------------------------------------------------------------------------------ */
 
 RULE(HOST_CR_01, ALWAYS, vmx_cr_fixed(c->cpu, 0, V(host_cr0)))
 RULE(HOST_CR_02, ALWAYS, vmx_cr_fixed(c->cpu, 4, V(host_cr4)))
@@ -292,7 +300,7 @@ RULE(HOST_ASZ_06, !long_host(c), !(V(host_rip) >> 32))
 RULE(HOST_ASZ_07, long_host(c), V(host_cr4) & CR4_PAE)
 RULE(HOST_ASZ_08, long_host(c), canonical(c, V(host_rip)))
 
-/* ---- guest control registers, debug registers, MSRs --------------------------------------------------------------------- */
+/* ---- guest control registers, debug registers, MSRs ------------------------------------------ */
 
 RULE(GUEST_CR_01, ALWAYS, vmx_cr_fixed(c->cpu, 0, V(guest_cr0) | (unrestricted(c) ? CR0_PG | CR0_PE : 0)))
 RULE(GUEST_CR_02, ALWAYS, !(V(guest_cr0) & CR0_PG) || (V(guest_cr0) & CR0_PE))
@@ -311,7 +319,7 @@ RULE(GUEST_CR_15, on_entry(c, VMX_ENTRY_LOAD_IA32_EFER), !(V(guest_ia32_efer) & 
 RULE(GUEST_CR_16, on_entry(c, VMX_ENTRY_LOAD_IA32_EFER) && (V(guest_cr0) & CR0_PG),
      !(V(guest_ia32_efer) & EFER_LME) == !(V(guest_ia32_efer) & EFER_LMA))
 
-/* ---- guest segment and descriptor-table registers -------------------------------------------------------------------------- */
+/* ---- guest segment and descriptor-table registers -------------------------------------------- */
 
 RULE(GUEST_SEG_01, ALWAYS, !table_indicator(c, TR))
 RULE(GUEST_SEG_02, SEGMENT(LDTR).usable, !table_indicator(c, LDTR))
@@ -333,8 +341,10 @@ RULE(GUEST_SEG_17, !vm86(c) && unrestricted(c) && SEGMENT(CS).type == 3, SEGMENT
 RULE(GUEST_SEG_18, !vm86(c) && (SEGMENT(CS).type == 9 || SEGMENT(CS).type == 11), SEGMENT(CS).dpl == SEGMENT(SS).dpl)
 RULE(GUEST_SEG_19, !vm86(c) && (SEGMENT(CS).type == 13 || SEGMENT(CS).type == 15), SEGMENT(CS).dpl <= SEGMENT(SS).dpl)
 RULE(GUEST_SEG_20, !vm86(c) && !unrestricted(c), SEGMENT(SS).dpl == SEGMENT(SS).rpl)
-RULE(GUEST_SEG_21, !vm86(c) && unrestricted(c) && (SEGMENT(CS).type == 3 || !(V(guest_cr0) & CR0_PE)), SEGMENT(SS).dpl == 0)
-RULE(GUEST_SEG_22, !vm86(c) && !unrestricted(c), segments(c, SET_DATA, FIELD_guest_es_access_rights, dpl_is_not_below_rpl))
+RULE(GUEST_SEG_21, !vm86(c) && unrestricted(c) && (SEGMENT(CS).type == 3 || !(V(guest_cr0) & CR0_PE)),
+     SEGMENT(SS).dpl == 0)
+RULE(GUEST_SEG_22, !vm86(c) && !unrestricted(c),
+     segments(c, SET_DATA, FIELD_guest_es_access_rights, dpl_is_not_below_rpl))
 RULE(GUEST_SEG_23, !vm86(c), segments(c, SET_ALL, FIELD_guest_es_access_rights, is_present))
 RULE(GUEST_SEG_24, !vm86(c), segments(c, SET_ALL, FIELD_guest_es_access_rights, rights_reserved_zero))
 RULE(GUEST_SEG_25, !vm86(c) && long_guest(c), !(SEGMENT(CS).rights & SEG_L) || !(SEGMENT(CS).rights & SEG_DB))
@@ -354,11 +364,13 @@ RULE(GUEST_SEG_36, SEGMENT(LDTR).usable,
      both(c, FIELD_guest_ldtr_access_rights, !(SEGMENT(LDTR).rights & RIGHTS_RESERVED), FIELD_guest_ldtr_limit,
           granularity_fits(SEGMENT(LDTR))))
 RULE(GUEST_SEG_37, INTEL_64,
-     both(c, FIELD_guest_gdtr_base, canonical(c, V(guest_gdtr_base)), FIELD_guest_idtr_base, canonical(c, V(guest_idtr_base))))
+     both(c, FIELD_guest_gdtr_base, canonical(c, V(guest_gdtr_base)), FIELD_guest_idtr_base,
+          canonical(c, V(guest_idtr_base))))
 RULE(GUEST_SEG_38, ALWAYS,
-     both(c, FIELD_guest_gdtr_limit, !(V(guest_gdtr_limit) >> 16), FIELD_guest_idtr_limit, !(V(guest_idtr_limit) >> 16)))
+     both(c, FIELD_guest_gdtr_limit, !(V(guest_gdtr_limit) >> 16), FIELD_guest_idtr_limit,
+          !(V(guest_idtr_limit) >> 16)))
 
-/* ---- guest RIP, RFLAGS, activity, interruptibility, pending debug exceptions ------------------------------------------------- */
+/* ---- guest RIP, RFLAGS, activity, interruptibility, pending debug exceptions ----------------- */
 
 RULE(GUEST_RIP_01, !long_guest(c) || !(SEGMENT(CS).rights & SEG_L), !(V(guest_rip) >> 32))
 RULE(GUEST_RIP_02, long_guest(c) && (SEGMENT(CS).rights & SEG_L), upper_bits_identical(c, V(guest_rip)))
@@ -368,8 +380,10 @@ RULE(GUEST_RIP_05, long_guest(c) || !(V(guest_cr0) & CR0_PE), !vm86(c))
 RULE(GUEST_RIP_06, injecting_type(c, TYPE_EXTERNAL), V(guest_rflags) & FLAG_IF)
 RULE(GUEST_ACT_01, ALWAYS, V(guest_activity_state) <= ACTIVITY_WAIT_SIPI)
 RULE(GUEST_ACT_02, V(guest_activity_state) == ACTIVITY_HLT, SEGMENT(SS).dpl == 0)
-RULE(GUEST_ACT_03, V(guest_interruptibility_state) & (BLOCK_STI | BLOCK_MOV_SS), V(guest_activity_state) == ACTIVITY_ACTIVE)
-RULE(GUEST_ACT_04, injecting(c) && V(guest_activity_state) == ACTIVITY_HLT, injects_one_of(c, 1u << VEC_DB | 1u << VEC_MC, true))
+RULE(GUEST_ACT_03, V(guest_interruptibility_state) & (BLOCK_STI | BLOCK_MOV_SS),
+     V(guest_activity_state) == ACTIVITY_ACTIVE)
+RULE(GUEST_ACT_04, injecting(c) && V(guest_activity_state) == ACTIVITY_HLT,
+     injects_one_of(c, 1u << VEC_DB | 1u << VEC_MC, true))
 RULE(GUEST_ACT_05, injecting(c) && V(guest_activity_state) == ACTIVITY_SHUTDOWN, injects_one_of(c, 1u << VEC_MC, false))
 RULE(GUEST_ACT_06, injecting(c), V(guest_activity_state) != ACTIVITY_WAIT_SIPI)
 RULE(GUEST_INT_01, ALWAYS, !(V(guest_interruptibility_state) & ~0xfull))
@@ -378,12 +392,14 @@ RULE(GUEST_INT_03, !(V(guest_rflags) & FLAG_IF), !(V(guest_interruptibility_stat
 RULE(GUEST_INT_04, injecting_type(c, TYPE_EXTERNAL), !(V(guest_interruptibility_state) & (BLOCK_STI | BLOCK_MOV_SS)))
 RULE(GUEST_INT_05, injecting_type(c, TYPE_NMI), !(V(guest_interruptibility_state) & BLOCK_MOV_SS))
 RULE(GUEST_INT_06, ALWAYS, !(V(guest_interruptibility_state) & BLOCK_SMI))
-RULE(GUEST_INT_08, injecting_type(c, TYPE_NMI) && pin(c, VMX_PIN_VIRTUAL_NMIS), !(V(guest_interruptibility_state) & BLOCK_NMI))
+RULE(GUEST_INT_08, injecting_type(c, TYPE_NMI) && pin(c, VMX_PIN_VIRTUAL_NMIS),
+     !(V(guest_interruptibility_state) & BLOCK_NMI))
 RULE(GUEST_DBG_01, ALWAYS, !(V(guest_pending_dbg_exceptions) & 0xfffffffffffeaff0ull))
 RULE(GUEST_DBG_02, blocked_or_halted(c) && single_step_pending_expected(c), V(guest_pending_dbg_exceptions) & DR6_BS)
-RULE(GUEST_DBG_03, blocked_or_halted(c) && !single_step_pending_expected(c), !(V(guest_pending_dbg_exceptions) & DR6_BS))
+RULE(GUEST_DBG_03, blocked_or_halted(c) && !single_step_pending_expected(c),
+     !(V(guest_pending_dbg_exceptions) & DR6_BS))
 
-/* ---- VMCS link pointer and PDPTEs --------------------------------------------------------------------------------------------- */
+/* ---- VMCS link pointer and PDPTEs ------------------------------------------------------------ */
 
 RULE(GUEST_LNK_01, has_link(c), physical(c, V(vmcs_link_pointer), 4096))
 RULE(GUEST_LNK_02, has_link(c), (revision_at(c, V(vmcs_link_pointer)) & 0x7fffffff) == VMCS_REVISION)
@@ -392,7 +408,7 @@ RULE(GUEST_LNK_04, has_link(c), V(vmcs_link_pointer) != c->cpu->vmx.current)
 RULE(GUEST_PDP_01, is_pae_guest(c) && !secondary(c, VMX_SEC_ENABLE_EPT), pdptes_in_memory_ok(c))
 RULE(GUEST_PDP_02, is_pae_guest(c) && secondary(c, VMX_SEC_ENABLE_EPT), pdptes_ok(c, &V(guest_ia32_pdpte0)))
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 typedef enum verdict rule_function(struct checker *c);
 struct rule {
