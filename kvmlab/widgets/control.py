@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from .. import tables
@@ -34,32 +35,24 @@ NAMED = {
 LAMPS = {True: "p", False: "f", None: "n"}
 
 
-def block(machine: Any) -> tuple[str, Any]:
-    """``vmcs`` or ``vmcb`` and the object; ``("", None)`` where there is neither."""
-    for name in ("vmcs", "vmcb"):
-        found = driver.peek(partial(getattr, machine, name))
-        if found is not None:
-            return name, found
-    return "", None
-
-
 def state(scene: Scene) -> Panel:
     if not scene.visible:
         return Panel.of([blind(scene, "its VMCS")])
-    name, found = block(scene.machine)
+    found = scene.now.block
     if found is None:
         return Panel.of([])
-    if not scene.now.control:
+    name = "vmcb" if "exit_code" in found else "vmcs"
+    if not found:
         return Panel.of([("blind", {"button": False, "text": (
             "There is no VMCS or VMCB yet: the hypervisor makes one for the first entry.")})])
-    before = dict(scene.before.control) if scene.before is not None else {}
-    checks = driver.peek(lambda: list(found.check()), [])
+    before = scene.before.block if scene.before is not None and scene.before.block is not None else {}
+    checks = checks_of(found)
     failing = [check for check in checks if check.ok is False]
     bad = {check.field for check in failing[:1]}
     rows: list[tuple[str, dict[str, Any]]] = []
     counts: dict[str, int] = {}
-    now = dict(scene.now.control)
-    for field, value in now.items():
+    now = found
+    for field, value in found.items():
         known = facts(name)[field]
         was = before.get(field)
         changed = bits.changed(value, was, known.width)
@@ -106,7 +99,7 @@ def controls() -> dict[str, tuple[tuple[int, str], ...]]:
             for group, field in fields.items()}
 
 
-def meaning(field: str, value: int, otherwise: str, now: dict[str, int]) -> str:
+def meaning(field: str, value: int, otherwise: str, now: Mapping[str, int]) -> str:
     """What the value says, as far as the tables know: bits by name, the exit by name, its qualification in parts."""
     if field in NAMED:
         return bits.names(NAMED[field], value)
@@ -125,7 +118,13 @@ def meaning(field: str, value: int, otherwise: str, now: dict[str, int]) -> str:
     return otherwise
 
 
-def lamps(checks: list[Any], failing: list[Any], name: str) -> list[Item]:
+@lru_cache(maxsize=4)
+def checks_of(found: Any) -> tuple[Any, ...]:
+    """Every rule on these fields; a block is one moment, so it is asked once."""
+    return tuple(driver.peek(found.check, ()))
+
+
+def lamps(checks: Sequence[Any], failing: list[Any], name: str) -> list[Item]:
     """One lamp per rule; the first failure in words."""
     holds = sum(check.ok is True for check in checks)
     absent = sum(check.ok is None for check in checks)

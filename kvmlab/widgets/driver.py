@@ -221,7 +221,9 @@ def capture(machine: Any, stop: Any = None) -> Moment:
     if machine is None:
         return Moment()
     position = peek(lambda: machine.position)
-    control = peek(lambda: _control(machine), ())
+    block = peek(lambda: machine.vmcs)
+    if block is None:
+        block = peek(lambda: machine.vmcb)
     pages = peek(lambda: tuple(machine.shadow.pages()), ())
     return Moment(
         position=position,
@@ -229,14 +231,9 @@ def capture(machine: Any, stop: Any = None) -> Moment:
         regs=peek(lambda: machine.regs),
         sregs=peek(lambda: machine.sregs),
         stop=stop if stop is not None else peek(lambda: machine.last_stop),
-        control=control,
+        block=block,
         pages=pages,
     )
-
-
-def _control(machine: Any) -> tuple[tuple[str, int], ...]:
-    block = peek(lambda: machine.vmcs) or peek(lambda: machine.vmcb)
-    return tuple((name, int(block[name])) for name in block) if block is not None else ()
 
 
 def facts(machine: Any, sequence: int) -> Iterator[Fact]:

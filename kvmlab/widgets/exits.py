@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from . import driver
-from .history import TO_USER
+from .history import TO_USER, ExitRecord
 from .protocol import Item, Panel
 from .scene import Scene
 from .timeline import exit_name
@@ -27,8 +28,8 @@ def state(scene: Scene) -> Panel:
         "hidden": f"{hidden:,} more are not listed; the timeline leads there." if hidden else ""})]
     for n, record in enumerate(history.exits[low:high], low + 1):
         items.append((f"exit:{n}", {
-            "position": f"{record.instructions:,}", "reason": reason_text(record.reason),
-            "name": record.title, "what": record.what,
+            "position": f"{record.instructions:,}", "reason": reason_text(record),
+            "name": record.title, "what": listed(record.what),
             "to": "user" if record.marks & TO_USER else "hv",
             "cost": f"+{record.cost:,}", "now": n == now, "ahead": n > now, "goto": f"kvmlab.Position{record.done}"}))
     past = history.exits[:now]
@@ -36,7 +37,7 @@ def state(scene: Scene) -> Panel:
         same = [record for record in past if record.reason == reason]
         titles = {record.title for record in same[:AROUND]}
         items.append((f"kind:{reason}", {
-            "reason": reason_text(reason), "name": titles.pop() if len(titles) == 1 else exit_name(scene, reason),
+            "reason": reason_text(same[0]), "name": titles.pop() if len(titles) == 1 else exit_name(scene, reason),
             "count": count, "to": "user" if any(record.marks & TO_USER for record in same) else "hv"}))
     if past and scene.now.position is not None:
         instructions = int(scene.now.position)
@@ -45,7 +46,13 @@ def state(scene: Scene) -> Panel:
     return Panel.of(items)
 
 
-def reason_text(reason: int) -> str:
-    """The number as the manual prints it: decimal on VMX, hexadecimal codes on SVM above 99."""
-    return str(reason) if reason < 100 else f"{reason:#x}"
+def reason_text(record: ExitRecord) -> str:
+    """The number as the manuals print it: decimal on VMX, hexadecimal on SVM."""
+    return f"{record.reason:#x}" if record.event.vendor == "amd" else str(record.reason & 0xFFFF)
+
+
+def listed(text: str) -> str:
+    """The sentence as a row of a list has it: a capital, and without the control that selected the exit."""
+    text = re.sub(r" \([^()]*\)\.$", ".", text)
+    return text[:1].upper() + text[1:]
 

@@ -36,8 +36,8 @@ class Moment:
     regs: Any = None
     sregs: Any = None
     stop: Any = None
-    control: tuple[tuple[str, int], ...] = ()
-    """Fields of the VMCS or VMCB, by name, in the order of their table."""
+    block: Any = None
+    """The VMCS or VMCB: a mapping in the order of its table."""
     pages: tuple[Any, ...] = ()
     """Shadow pages."""
     sequence: int = 0

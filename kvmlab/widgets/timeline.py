@@ -12,7 +12,7 @@ SHOWN = MAX_BYTES // 8
 
 
 def vendor(scene: Scene) -> str:
-    return tables.vendor(str(getattr(scene.machine, "cpu", "intel")))
+    return str(getattr(scene.machine, "vendor", "intel"))
 
 
 def exit_name(scene: Scene, reason: int) -> str:
@@ -45,12 +45,13 @@ def state(scene: Scene) -> Panel:
         else:
             what = "No exits yet: the guest has not left the processor."
         return Panel.of([("head", {"now": 0, "total": 0, "first": 1, "aside": "", "what": what, "names": [],
-                                   "back": back})])
+                                   "back": back, "hex": False})])
     first = max(1, total - SHOWN + 1)
     reasons = sorted({record.reason for record in history.exits[first - 1:]})
     return Panel.of([("head", {
         "now": now, "total": total, "first": first, "aside": aside(now, total, first), "what": "",
-        "names": [[reason & 0xFFFF, exit_name(scene, reason)] for reason in reasons], "back": back})],
+        "names": [[reason & 0xFFFF, exit_name(scene, reason)] for reason in reasons], "back": back,
+        "hex": vendor(scene) == "amd"})],
         history.bulk(first))
 
 

@@ -70,7 +70,7 @@ export function bins(exits, columns, now) {
 
 /** @type {import("../types.js").Draw} */
 export function draw(root, state, ask) {
-  /** @type {{now: number, total: number, first: number, aside: string, what: string, names: [number, string][], back: boolean} | undefined} */
+  /** @type {{now: number, total: number, first: number, aside: string, what: string, names: [number, string][], back: boolean, hex: boolean} | undefined} */
   const head = one(state, "head");
   const exits = head ? exitsOf(state.bytes, head.first) : [];
   const title = h("h3", null, "Exits", h("span", { class: "aside" }, head?.aside ?? ""));
@@ -106,7 +106,7 @@ export function draw(root, state, ask) {
     shown.forEach((bin, i) => cells.push(h("span", { class: "lane" + look(bin), key: name + i }, draw(bin))));
   };
   lane("reason", "The exit reason by its number; the list of exits has the names.", (bin) =>
-    bin.exits.length === 1 ? h("span", { class: "rs" + (bin.exits[0].marks & 1 ? " user" : "") }, bin.exits[0].reason > 99 ? bin.exits[0].reason.toString(16) + "h" : String(bin.exits[0].reason)) : h("span", { class: "rs q" }, `×${bin.exits.length}`));
+    bin.exits.length === 1 ? h("span", { class: "rs" + (bin.exits[0].marks & 1 ? " user" : "") }, head.hex ? bin.exits[0].reason.toString(16) + "h" : String(bin.exits[0].reason)) : h("span", { class: "rs q" }, `×${bin.exits.length}`));
   lane("handled by", "H: the hypervisor dealt with it alone. U: KVM_RUN returned to user space.", (bin) => {
     const up = bin.exits.filter((e) => e.marks & 1).length;
     if (bin.exits.length === 1) return up ? mark("user", "user", "user space") : mark("hv", "hv", "hypervisor");

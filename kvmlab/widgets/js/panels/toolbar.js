@@ -15,12 +15,12 @@ import { one } from "../store.js";
 
 /** Button by verb: label, icon before, icon after, key to press, aria-keyshortcuts, title, explanation. @type {Record<string, [string, string, string, string, string, string, string]>} */
 const BUTTONS = {
-  step_exit_back: ["Exit", "prev", "", "N", "Shift+N", "Previous exit", "Goes back to the exit before this one. Python: vm.step_exit_back()"],
+  step_exit_back: ["Exit", "prev", "", "N", "Shift+N", "Previous exit", "Goes back to the exit before this one. Python: vm.goto(position)"],
   step_event_back: ["Phase", "phaseback", "", "E", "Shift+E", "Previous phase", "Goes back to the event before this one. Python: vm.step_event_back()"],
   step_back: ["Step", "back", "", "S", "Shift+S", "Step back", "Undoes one instruction. Python: vm.step_back()"],
   step: ["Step", "", "step", "s", "S", "Step", "Runs one guest instruction; exits on the way are handled. Python: vm.step()"],
   step_event: ["Phase", "", "phase", "e", "E", "Next phase", "Goes to the next event inside an entry, an exit or a decision of the hypervisor. Python: vm.step_event()"],
-  step_exit: ["Next exit", "", "next", "n", "N", "Next exit", "Runs the guest until the processor leaves it for any reason. Python: vm.step_exit()"],
+  step_exit: ["Next exit", "", "next", "n", "N", "Next exit", "Runs until the processor leaves the guest and the exit is dealt with. Python: vm.step_exit(handled=True)"],
   run: ["To user space", "user", "", "r", "R", "Run to user space", "Runs until KVM_RUN returns: exits that the hypervisor handles alone do not stop it. Python: vm.run()"],
   reset: ["Reset", "reset", "", "", "", "Reset", "Power-on state of the processor; memory stays as it is, and time goes on. Python: vm.reset()"],
 };
@@ -55,7 +55,7 @@ export function draw(root, state, ask) {
   const kinds = can.has("step_exit") && about.kinds.length
     ? h(
         "select",
-        { "aria-label": "Kind of exit to run to", key: "kind", ...says("Kind of exit", "Next exit then skips every other kind. Python: vm.step_exit(kind=…)"), value: about.kind, onchange: (/** @type {any} */ event) => ask("kind", { kind: event.target.value }) },
+        { "aria-label": "Kind of exit to run to", key: "kind", ...says("Kind of exit", "Next exit then skips every other kind. Python: vm.step_exit(kind=…, handled=True)"), value: about.kind, onchange: (/** @type {any} */ event) => ask("kind", { kind: event.target.value }) },
         h("option", { value: "" }, "of any kind"),
         about.kinds.map(([name, words]) => h("option", { value: name, key: name }, words)),
       )

@@ -15,6 +15,9 @@ import { one } from "../store.js";
  * @property {boolean} bare  no hypervisor of ours below: only one bar
  */
 
+/** Counters have room for five characters; the label for screen readers has them in full. @param {number | string} n */
+const short = (n) => (typeof n === "number" && n > 99999 ? `${Math.round(n / 1000)}k` : String(n));
+
 /** @type {import("../types.js").Draw} */
 export function draw(root, state) {
   /** @type {World | undefined} */
@@ -30,14 +33,14 @@ export function draw(root, state) {
     const look = w.lit === way ? (bad ? "bad" : "lit") : w.next === way ? "next" : "calm";
     const down = to > from;
     const tip = look === "calm" ? 5 : 7;
-    const text = look === "lit" ? ", just taken" : look === "bad" ? " refused" : look === "next" ? " next" : "";
+    const text = look === "lit" ? (String(short(n)).length < 4 ? ", just taken" : ", now") : look === "bad" ? " refused" : look === "next" ? " next" : "";
     const end = down ? to - tip : to + tip;
     return h(
       "g",
       { class: look, key: way, "data-way": way },
       h("path", { d: `M${x} ${from}V${end}`, class: "shaft" }),
       bad ? h("path", { class: "shaft", d: `M${x - 6} ${to - 12}l12 10m0 -10l-12 10` }) : h("path", { class: "tip", d: `M${x - tip * 0.62} ${end}h${tip * 1.24}l${-tip * 0.62} ${down ? tip : -tip}z` }),
-      h("text", { x: down ? x - 9 : x + 10, y: (from + to) / 2 + 4, "text-anchor": down ? "end" : "start" }, word + " ", h("tspan", { class: "n" }, String(n)), down ? null : text),
+      h("text", { x: down ? x - 9 : x + 10, y: (from + to) / 2 + 4, "text-anchor": down ? "end" : "start" }, word + " ", h("tspan", { class: "n" }, short(n)), down ? null : text),
       down && text ? h("text", { x: x + 9, y: (from + to) / 2 + 4 }, text.trim()) : null,
     );
   };
@@ -77,7 +80,7 @@ export function draw(root, state) {
         "svg",
         { class: "ws", viewBox: "0 0 324 153", role: "img", "aria-label": sentence, "data-role": "world", ...says("World switch", sentence) },
         bar("user", 0, "User space", w.user), bar("hv", 61, "Hypervisor", w.hv), bar("guest", 122, "Guest", w.guest),
-        arrow("ioctl", 78, "ioctl", w.ioctl), arrow("return", 176, "return", w.returns), arrow("entry", 78, "entry", w.entries), arrow("exit", 176, "exit", w.exits),
+        arrow("ioctl", 84, "ioctl", w.ioctl), arrow("return", 164, "return", w.returns), arrow("entry", 84, "entry", w.entries), arrow("exit", 164, "exit", w.exits),
       ),
       total
         ? h(
