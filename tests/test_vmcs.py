@@ -110,3 +110,17 @@ def test_a_broken_field_is_named_by_its_rule(vm: kvmlab.VM, field: str, value: i
     stop = vm.run()
     assert stop.reason in (kvmlab.ExitReason.FAIL_ENTRY, kvmlab.ExitReason.UNKNOWN)
     assert rule in stop.explain()
+
+
+def test_the_vmcb_of_a_vm() -> None:
+    with kvmlab.VM(memory="1M", engine="soft", cpu="amd-2006") as vm:
+        vm.load(kvmlab.assemble("cpuid\nhlt", bits=32, org=0x1000))
+        vm.run()
+        assert vm.vmcb["exit_code"] == 0x72 and vm.vmcb["rip"] == 0x1000
+        assert "nested_cr3" not in vm.vmcb, "amd-2006 has no nested paging"
+        checks = {check.id: check for check in vm.vmcb.check()}
+        assert len(checks) == 44
+        assert not [check.explain() for check in checks.values() if check.ok is False]
+        assert checks["SVM-CTL-01"].ok is True and checks["SVM-CTL-06"].ok is None
+        with pytest.raises(kvmlab.NotVisible):
+            _ = vm.vmcs
