@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .base import View
 
-__all__ = ["PANELS", "Views", "bench", "bench_of", "view_of"]
+__all__ = ["PANELS", "Views", "bench"]
 
 PANELS = ("toolbar", "sentence", "world", "timeline", "code", "registers", "segments", "paging", "shadow", "control",
           "exits", "console")
@@ -34,16 +34,6 @@ def _view(machine: Any, panel: str) -> View:
 def bench(machine: Any = None) -> View:
     """The whole bench of a VM or a Machine; without one, an empty bench."""
     return _view(machine, "bench")
-
-
-def bench_of(machine: Any) -> View:
-    """What ``vm.bench()`` calls."""
-    return bench(machine)
-
-
-def view_of(machine: Any) -> Views:
-    """What ``vm.view`` is."""
-    return Views(machine)
 
 
 class Views:

@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from .. import tables
+from ..trace import vector_name
 from . import bits, driver
 from .protocol import Item, Panel
 from .scene import Scene, blind, hexdigits
@@ -32,6 +33,11 @@ NAMED = {
     "host_cr4": bits.CR4, "cr4_read_shadow": bits.CR4, "cr4_guest_host_mask": bits.CR4, "efer": bits.EFER,
     "guest_efer": bits.EFER,
 }
+EVENTS = frozenset(("exit_interruption_info", "idt_vectoring_info", "vm_entry_interruption_info", "exit_int_info",
+                    "event_inj"))
+"""Fields that hold an event, all in one format."""
+TYPES = ("external interrupt", "type 1", "NMI", "hardware exception", "software interrupt",
+         "privileged software exception", "software exception", "other event")
 LAMPS = {True: "p", False: "f", None: "n"}
 
 
@@ -109,6 +115,8 @@ def meaning(field: str, value: int, otherwise: str, now: Mapping[str, int]) -> s
         row = tables.exit_row("intel" if field == "exit_reason" else "amd", value)
         failed = "entry failed: " if field == "exit_reason" and value >> 31 & 1 else ""
         return f"{failed}{row.what}" if row is not None else otherwise
+    if field in EVENTS:
+        return event(value)
     if field in ("exit_qualification", "exit_info_1"):
         vendor, reason = ("intel", "exit_reason") if field == "exit_qualification" else ("amd", "exit_code")
         row = tables.exit_row(vendor, now.get(reason, 0))
@@ -116,6 +124,15 @@ def meaning(field: str, value: int, otherwise: str, now: Mapping[str, int]) -> s
         return ", ".join(f"{name} {part:#x}" if part > 9 else f"{name} {part}"
                          for name, part in parts.items()) or otherwise
     return otherwise
+
+
+def event(value: int) -> str:
+    """An event to inject, or one that was being delivered, in words."""
+    parts = tables.decode_bits("INTERRUPTION", value)
+    if not parts["valid"]:
+        return "not valid: there is no event"
+    error = ", with an error code" if parts["error_code"] else ""
+    return f"{vector_name(parts['vector'])}, {TYPES[parts['type']]}{error}"
 
 
 @lru_cache(maxsize=4)

@@ -101,11 +101,7 @@ def _walk_line(detail: Detail) -> str:
 
 
 def _tree(_machine: Any, look: Look, detail: Detail) -> None:
-    path = str(detail["path"])
-    if detail.get("open"):
-        look.opened.add(path)
-    else:
-        look.opened.discard(path)
+    look.opened[str(detail["path"])] = bool(detail.get("open"))
 
 
 def _kind(_machine: Any, look: Look, detail: Detail) -> None:

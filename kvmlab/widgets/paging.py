@@ -179,6 +179,7 @@ def tree(scene: Scene, name: str, gva: int, locked: frozenset[int]) -> list[Item
             last = depth == len(levels) - 1
             large = bool(entry >> 7 & 1) and not last and not (depth == 0 and name != "32-bit")
             leaf = large or last
+            is_open = opened.get(key, here)
             frame = entry & 0x000F_FFFF_FFFF_F000 if size == 8 else entry & 0xFFFF_F000
             if large:
                 frame &= ~((1 << low) - 1)
@@ -190,21 +191,21 @@ def tree(scene: Scene, name: str, gva: int, locked: frozenset[int]) -> list[Item
                 text += f" · {1 << (low - 20)} MB page" if low < 30 else " · 1 GB page"
             out.append((f"node:{key}", {
                 "depth": depth + 1, "label": f"[{index}] {frame:06x}", "text": text, "leaf": leaf,
-                "open": key in opened, "on": here, "changed": False,
+                "open": is_open, "on": here, "changed": False,
                 "locked": not leaf and frame >> 12 in locked, "gva": f"{address:#x}",
                 "says": f"Entry {index} of this {title}: {entry:#x}. It begins at guest-virtual {address:#x}."
                         + (" Click walks that address." if leaf else " Click opens the table.")}))
-            if not leaf and key in opened:
+            if not leaf and is_open:
                 visit(frame, depth + 1, key + ".", address, here)
 
     entries = read_table(scene.machine, root, 1 << levels[0][2], size)
     present = sum(entry & 1 for entry in entries)
-    is_open = "" in opened
+    root_open = opened.get("", True)
     out.append(("node:", {
         "depth": 0, "label": f"CR3 {root:06x}", "text": f"{levels[0][0]}, {present} present", "leaf": False,
-        "open": is_open, "on": True, "changed": False, "locked": root >> 12 in locked, "gva": "",
+        "open": root_open, "on": True, "changed": False, "locked": root >> 12 in locked, "gva": "",
         "says": f"The top table is at guest-physical {root:#x}."}))
-    if is_open:
+    if root_open:
         visit(root, 0, "", 0, True)
     return out
 

@@ -20,8 +20,8 @@ class Look:
     user: bool = False
     turn: int = 0
     """Counts the walks asked for, so that what was typed is replaced by what it meant."""
-    opened: set[str] = field(default_factory=lambda: {""})
-    """Paths of page tables that are open in the tree."""
+    opened: dict[str, bool] = field(default_factory=dict)
+    """Paths of page tables in the tree that somebody opened or closed; the others are open on the way of the walk."""
     kind: str = ""
     """The kind of exit that "next exit" runs to."""
     top: int = -1

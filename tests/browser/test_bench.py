@@ -184,3 +184,25 @@ def test_a_saved_notebook_stands_alone(open_notebook, lab):
     assert "<script" not in page
     for words in ("rip", "Walk", "Exits", "VM exit"):
         assert words in page, words
+
+
+def test_the_brackets_walk_along_the_timeline(open_notebook):
+    sheet = open_notebook(cell("long_mode", CONSOLE))
+    for _ in range(3):
+        sheet.press("step_exit")
+    current = sheet.panel("timeline").locator('.hd[aria-current="true"]')
+    sheet.bench.locator('[data-verb="step"]').focus()
+    for key, number in (("[", "#2"), ("[", "#1"), ("]", "#2"), ("]", "#3")):
+        sheet.settle(lambda key=key: sheet.page.keyboard.press(key))
+        expect(current).to_have_text(number)
+
+
+def test_each_panel_is_a_widget_of_its_own(open_notebook):
+    names = ("world", "timeline", "code", "registers", "segments", "paging", "shadow", "vmcs", "exits", "console")
+    sheet = open_notebook(cell("long_mode", "vm.attach_console()\nvm.step_exit(handled=True)"),
+                          *(f"vm.view.{name}()" for name in names))
+    expect(sheet.page.locator(".kvmlab.single")).to_have_count(len(names))
+    for i in range(len(names)):
+        view = sheet.page.locator(".kvmlab.single").nth(i)
+        expect(view.locator('[data-role="sentence"]')).to_contain_text("VM exit")
+        expect(view).not_to_contain_text("could not be drawn")
