@@ -12,6 +12,7 @@ const itemsOf = (holder) => /** @type {HTMLElement[]} */ ([...holder.querySelect
  */
 export function settle(root) {
   for (const holder of root.querySelectorAll(HOLDERS)) {
+    if (holder.closest("[hidden]")) continue; // settled when it is shown
     const items = itemsOf(holder);
     if (!items.length) continue;
     const active = document.activeElement;
