@@ -1,4 +1,4 @@
-"""A guest under the hypervisor is what it is on the bare machine: random programs, compared instruction by instruction count.
+"""A guest under the hypervisor is what it is on the bare machine: random programs, compared at instruction counts.
 
 Virtual-8086 mode shows IOPL 3 in the flags it pushes, so 16-bit programs run on Intel's processor by emulation.
 """

@@ -70,7 +70,7 @@ static int machine_set_memory_region(kl_vm *vm, uint32_t slot, uint64_t gpa, uin
         if (!s->size)
             return refuse(vm, KL_ENOENT, "there is no memory in this slot");
         space_unmap(&soft->space, s->start);
-        ram_put(s->ram);
+        ram_disown(s->ram);
         *s = (struct soft_slot){ 0 };
         tlb_flush(soft->cpu, true);
         return 0;
@@ -81,7 +81,7 @@ static int machine_set_memory_region(kl_vm *vm, uint32_t slot, uint64_t gpa, uin
     if (!ram)
         return refuse(vm, KL_ENOMEM, "so much memory cannot be had");
     if (!space_map_ram(&soft->space, gpa, ram, 0, ram->nr_pages, EXTENT_RAM)) {
-        ram_put(ram);
+        ram_disown(ram);
         return refuse(vm, KL_EEXIST, "the memory slot overlaps another one");
     }
     *s = (struct soft_slot){ .start = gpa, .size = size, .ram = ram };

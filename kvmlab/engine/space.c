@@ -90,6 +90,15 @@ void ram_put(struct ram *ram)
     ram_free(ram);
 }
 
+void ram_disown(struct ram *ram)
+{
+    for (unsigned k = 0; ram->memory && k < ram->memory->nr_ram; k++)
+        if (ram->memory->ram[k] == ram)
+            ram->memory->ram[k] = NULL;
+    ram->memory = NULL;
+    ram_put(ram);
+}
+
 struct ram *memory_ram_of(const struct memory *memory, frame_t frame)
 {
     for (unsigned k = memory->nr_ram; k-- > 0;) { /* the newest is the smallest chance, but few blocks exist */

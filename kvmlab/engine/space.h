@@ -96,6 +96,8 @@ void memory_release(struct memory *memory);
 struct ram *memory_add_ram(struct memory *memory, uint64_t size) MUST_CHECK; /* NULL: cannot be had; one reference */
 void ram_get(struct ram *ram);
 void ram_put(struct ram *ram); /* frees the pages with the last reference */
+/* Gives back the reference of memory_add_ram(), which memory_release() gives back else: from now on only views hold the pages. */
+void ram_disown(struct ram *ram);
 bool memory_observe(struct memory *memory, page_observer *told, void *context, unsigned attr) MUST_CHECK;
 void memory_unobserve(struct memory *memory, page_observer *told, void *context);
 

@@ -76,18 +76,11 @@ bool hv_init(struct hv *hv, struct cpu *cpu, struct cpu *emulator, struct space 
     return true;
 }
 
+/* The memory itself goes with the memory it was taken from. */
 void hv_release(struct hv *hv)
 {
     if (hv->memory)
         memory_unobserve(hv->memory, told, hv);
-    for (unsigned k = 0; k < HV_SLOTS; k++) {
-        if (hv->slot_ram[k].ram)
-            ram_put(hv->slot_ram[k].ram);
-        if (hv->slot_ram[k].aux)
-            ram_put(hv->slot_ram[k].aux);
-    }
-    if (hv->pool)
-        ram_put(hv->pool);
 }
 
 /* Attributes of pages are not part of a snapshot: they follow from the state. */

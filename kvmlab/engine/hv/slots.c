@@ -60,9 +60,9 @@ static int add_slot(struct hv *hv, unsigned number, uint64_t gpa, uint64_t size,
         space_unmap(hv->host, hpa);
         space_unmap(hv->host, hpa + size);
         if (side)
-            ram_put(side);
+            ram_disown(side);
         if (ram)
-            ram_put(ram);
+            ram_disown(ram);
         return hv_fails(hv, KL_ENOMEM, "so much memory cannot be had");
     }
     hv->slot_ram[number].ram = ram;
@@ -77,8 +77,8 @@ static void remove_slot(struct hv *hv, unsigned number)
     space_unmap(hv->guest, slot->gpa);
     space_unmap(hv->host, slot->hpa);
     space_unmap(hv->host, slot->aux);
-    ram_put(hv->slot_ram[number].ram);
-    ram_put(hv->slot_ram[number].aux);
+    ram_disown(hv->slot_ram[number].ram);
+    ram_disown(hv->slot_ram[number].aux);
     hv->slot_ram[number].ram = hv->slot_ram[number].aux = NULL;
     *slot = (struct hv_slot){ 0 };
 }
