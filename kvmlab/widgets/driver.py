@@ -15,6 +15,8 @@ from ..trace import Position
 from .history import Fact, History
 from .scene import Look, Moment
 
+KEPT_EVENTS = 1 << 16
+"""Events that a machine keeps before the oldest give way."""
 Detail = Mapping[str, Any]
 Do = Callable[[Any, Look, Detail], Any]
 
@@ -230,6 +232,14 @@ def capture(machine: Any, stop: Any = None) -> Moment:
         block=block,
         pages=pages,
     )
+
+
+def lost(machine: Any, sequence: int) -> bool:
+    """Whether events from number ``sequence`` on were pushed out by newer ones: the engine keeps so many."""
+    timeline = peek(lambda: machine.timeline)
+    if timeline is None or len(timeline) < KEPT_EVENTS:
+        return False
+    return bool(timeline[0].position.sequence > sequence)
 
 
 def facts(machine: Any, sequence: int) -> Iterator[Fact]:

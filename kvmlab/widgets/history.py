@@ -73,6 +73,11 @@ class ExitRecord:
         self.marks |= mark_of(fact)
         self.packed = RECORD.pack(min(self.cost, 0xFFFFFFFF), self.reason & 0xFFFF, self.marks)
 
+    @property
+    def refused(self) -> bool:
+        """Whether it tells of an entry that a rule refused: no instruction of the guest ran."""
+        return bool(self.event.common == "entry_failure")
+
     @cached_property
     def title(self) -> str:
         """What it is called: ``page fault``, ``I/O instruction``."""
@@ -121,6 +126,8 @@ class History:
         self.exits: list[ExitRecord] = []
         self.at = 0
         """Sequence number up to which the present has come; what lies behind it is future already seen."""
+        self.gap = False
+        """Whether events are missing, because a long run pushed them out: then the counters are lower bounds."""
         self._ways: list[tuple[int, str]] = []
         self._refused: set[int] = set()
         self._counts: dict[str, list[int]] = {way: [] for way in WAYS.values()}

@@ -224,6 +224,7 @@ class Session:
             self._entries = {content["at"]: content["entry"] for key, content in self.state["paging"].items
                              if key.startswith("step:")}
         self._now = now
+        self._history.gap |= driver.lost(self.machine, self._history.at)
         self._history.move(now.sequence, driver.facts(self.machine, self._history.at))
 
     def _note(self, action: driver.Verb, detail: Mapping[str, Any]) -> None:

@@ -73,7 +73,10 @@ def sentence(scene: Scene) -> str:
 
 
 def leave(record: ExitRecord) -> dict[str, Any]:
-    return step_of("hw", "hw", "Exit", f"{record.title[:1].upper()}{record.title[1:]} at {record.rip:#x}.",
+    text = f"{record.title[:1].upper()}{record.title[1:]} at {record.rip:#x}."
+    if record.refused:
+        text = "The processor refuses to enter the guest: a rule does not hold."
+    return step_of("hw", "fault" if record.refused else "hw", "Refused" if record.refused else "Exit", text,
                    f"{record.event.explain()} Click: what the processor wrote down.", "control")
 
 

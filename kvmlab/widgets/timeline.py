@@ -49,18 +49,20 @@ def state(scene: Scene) -> Panel:
     first = max(1, total - SHOWN + 1)
     reasons = sorted({record.reason for record in history.exits[first - 1:]})
     return Panel.of([("head", {
-        "now": now, "total": total, "first": first, "aside": aside(now, total, first), "what": "",
+        "now": now, "total": total, "first": first, "aside": aside(now, total, first, history.gap), "what": "",
         "names": [[reason & 0xFFFF, exit_name(scene, reason)] for reason in reasons], "back": back,
         "hex": vendor(scene) == "amd"})],
         history.bulk(first))
 
 
-def aside(now: int, total: int, first: int) -> str:
+def aside(now: int, total: int, first: int, gap: bool) -> str:
     """Where we are, in words."""
     text = f"#{now} of {total:,}." if now else f"Before the first of {total:,}."
     if now < total:
         ahead = f"#{now + 1} lies" if total == now + 1 else f"#{now + 1} to #{total} lie"
         text += f" You went back: {ahead} ahead."
+    if gap:
+        text += " A long run pushed older events out, so exits are missing."
     if first > 1:
         text += f" The first {first - 1:,} are not drawn."
     return text

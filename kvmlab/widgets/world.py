@@ -31,15 +31,17 @@ def state(scene: Scene) -> Panel:
     counts = history.counts()
     lit, refused = history.last_way()
     now = history.now
+    refused = refused or (lit in ("exit", "return") and now > 0 and history.exits[now - 1].refused)
     up = sum(1 for record in history.exits[:now] if record.marks & TO_USER)
-    at = "hv" if refused else AT[lit]
+    at = AT[lit]
+    counted = {"ioctl": counts.ioctl, "returns": counts.returns, "entries": counts.entries, "exits": counts.exits}
     return Panel.of([("world", {
-        "ioctl": counts.ioctl, "returns": counts.returns, "entries": counts.entries, "exits": counts.exits,
-        "lit": lit, "next": "" if refused else NEXT[lit], "at": at, "refused": refused,
+        **{name: f"{count}+" if history.gap else count for name, count in counted.items()},
+        "lit": lit, "next": NEXT[lit], "at": at, "refused": refused,
         "user": "acts on the exit" if lit == "return" else "has not called KVM_RUN" if not lit else "waits in KVM_RUN",
-        "hv": "has no handler for it" if refused else
+        "hv": "has no handler for it" if refused and lit == "return" else
               {"exit": "handles the exit", "ioctl": "about to enter"}.get(lit, "waits"),
-        "guest": "never entered" if refused and not counts.exits else f"stopped at {rip}",
+        "guest": "not entered" if refused else f"stopped at {rip}",
         "kept": now - up, "up": up, "aside": chips(scene), "bare": False})])
 
 

@@ -206,3 +206,15 @@ def test_each_panel_is_a_widget_of_its_own(open_notebook):
         view = sheet.page.locator(".kvmlab.single").nth(i)
         expect(view.locator('[data-role="sentence"]')).to_contain_text("VM exit")
         expect(view).not_to_contain_text("could not be drawn")
+
+
+def test_a_refused_entry_names_the_rule_and_the_field(open_notebook):
+    broken = "vm.set(cs=vm.sregs.cs.replace(attr=0xe09b))\nvm.bench()"
+    sheet = open_notebook(cell("own_tables", broken))
+    sheet.press("run")
+    expect(sentence(sheet)).to_contain_text("GUEST-SEG-25")
+    expect(sheet.bench.locator('[data-way="entry"]')).to_have_class("bad")
+    panel = sheet.tab("control")
+    expect(panel.locator('[data-role="failed"]')).to_contain_text("GUEST-SEG-25")
+    expect(panel.locator('[data-check="GUEST-SEG-25"]')).to_have_class("lamp f")
+    expect(panel.locator('[data-field="guest_cs_access_rights"]')).to_have_class("bad-row")

@@ -70,7 +70,7 @@ export function draw(root, state, ask) {
             { class: "box", "aria-label": "Checks of the next entry" },
             h("h4", null, verdict?.what ?? "Checks of the next entry"),
             h("p", { class: "small", "data-role": "checks" }, mark(verdict?.failed ? "fault" : "ok", verdict?.failed ? "fault" : ""), " ", verdict?.text ?? ""),
-            verdict?.failed ? h("p", { class: "verdict", "data-role": "failed" }, h("b", null, verdict.failed.id), ": ", verdict.failed.rule, verdict.failed.text ? ` ${verdict.failed.text}` : "") : null,
+            verdict?.failed ? h("p", { class: "verdict", "data-role": "failed" }, h("b", null, verdict.failed.id), ": ", verdict.failed.rule, verdict.failed.text ? `. ${verdict.failed.text}` : ".") : null,
             h(
               "div",
               { class: "lamps" },

@@ -30,7 +30,7 @@ export function draw(root, state) {
   const arrow = (way, x, word, n) => {
     const [from, to] = where[way];
     const bad = way === "entry" && w.refused;
-    const look = w.lit === way ? (bad ? "bad" : "lit") : w.next === way ? "next" : "calm";
+    const look = bad ? "bad" : w.lit === way ? "lit" : w.next === way ? "next" : "calm";
     const down = to > from;
     const tip = look === "calm" ? 5 : 7;
     const text = look === "lit" ? (String(short(n)).length < 4 ? ", just taken" : ", now") : look === "bad" ? " refused" : look === "next" ? " next" : "";
