@@ -409,3 +409,27 @@ def test_a_run_in_slices_is_the_same_run(cpu: str) -> None:
     assert whole.regs == sliced.regs
     assert whole.position == sliced.position
     assert whole._handle.state_hash() == sliced._handle.state_hash()
+
+
+@CPUS
+def test_looking_changes_nothing(cpu: str) -> None:
+    code = "mov ecx, 50\n1: mov eax, ecx\nmov [0x5000 + rcx*8], eax\nmov rdx, cr3\nmov cr3, rdx\nout 0x10, al\n"
+    code += "loop 1b\nhlt"
+    quiet, watched = machine(code, cpu), machine(code, cpu)
+    for vm in (quiet, watched):
+        for step in (3, 20, 1, 50, 2):
+            vm.run(max_instructions=step)
+            if vm is watched:
+                _ = (
+                    vm.regs,
+                    vm.sregs,
+                    vm.events,
+                    vm.debug_regs,
+                    vm.msrs.to_dict(),
+                    vm.walk(0x5000),
+                    vm.translate(0x5000),
+                )
+                _ = vm.shadow.pages(), vm.shadow.walk(0x5000), vm.shadow.rmap(5), vm.shadow.audit(), vm.shadow.state
+                _ = (vm.vmcs if cpu == "intel-2006" else vm.vmcb).check(), vm.memory[0:0x100], vm.explain()
+    assert quiet.position == watched.position
+    assert quiet._handle.state_hash() == watched._handle.state_hash()

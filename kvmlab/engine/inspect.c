@@ -96,7 +96,11 @@ int kl_shadow_audit(kl_vm *vm, const char **what, uint64_t *where)
 void inspect_shadow_walk(struct soft_vm *self, uint64_t gva, int access, int user, kl_walk *walk)
 {
     struct hv *hv = &self->hv;
-    mmu_load_roots(hv);
+    if (!hv->mmu.root_valid) { /* nothing is mapped until the next entry; looking makes no roots */
+        walk->linear = gva;
+        walk->failed = WALK_NOT_PRESENT;
+        return;
+    }
     bool four = hv->mmu.glevels == 4, writable = true, user_ok = true, no_exec = false;
     uint64_t table = hv->mmu.root_hpa;
     walk->linear = gva;

@@ -227,8 +227,10 @@ static int machine_set_events(kl_vm *vm, const kl_events *e)
 static int machine_get_msr(kl_vm *vm, uint32_t index, uint64_t *value)
 {
     struct cpu *cpu = soft_of(vm)->cpu;
+    const struct fault kept = cpu->fault; /* looking leaves no trace */
     bool ok = read_msr(cpu, index, value);
     cpu->leave = LEAVE_NONE;
+    cpu->fault = kept;
     return ok ? 0 : refuse(vm, KL_EINVAL, "this processor has no such MSR (RDMSR would raise #GP)");
 }
 

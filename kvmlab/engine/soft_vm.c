@@ -201,7 +201,6 @@ static int vm_set_events(kl_vm *vm, const kl_events *e)
 static int vm_get_msr(kl_vm *vm, uint32_t index, uint64_t *value)
 {
     NEED_CREATED();
-    hv_come_out(hv_of(vm));
     return hv_get_msr(hv_of(vm), index, value) ? 0 : refuse(vm, KL_EINVAL, "this guest has no such MSR (RDMSR would raise #GP)");
 }
 
@@ -229,12 +228,12 @@ static int vm_interrupt(kl_vm *vm, uint32_t vector)
 
 static int vm_translate(kl_vm *vm, uint64_t gva, kl_translation *t)
 {
-    struct guest_walk walk;
+    kl_walk walk;
     NEED_CREATED();
+    emulate_walk(hv_of(vm), gva, 0, 0, &walk);
     *t = (kl_translation){ .gpa = ~0ull };
-    hv_sync(hv_of(vm));
-    if (mmu_walk(hv_of(vm), gva, 0, false, &walk))
-        *t = (kl_translation){ .gpa = walk.gpa, .valid = 1, .writeable = walk.writable, .usermode = walk.user };
+    if (!walk.failed)
+        *t = (kl_translation){ .gpa = walk.physical, .valid = 1, .writeable = (walk.flags & TLB_W) != 0, .usermode = (walk.flags & TLB_U) != 0 };
     return 0;
 }
 
@@ -326,7 +325,6 @@ static int vm_walk_tables(kl_vm *vm, int which, uint64_t gva, int access, int us
 {
     struct soft_vm *self = soft_vm_of(vm);
     NEED_CREATED();
-    hv_sync(&self->hv);
     memset(walk, 0, sizeof *walk);
     if (which)
         inspect_shadow_walk(self, gva, access, user, walk);

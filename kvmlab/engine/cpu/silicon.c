@@ -12,7 +12,14 @@ static bool tried(struct cpu *cpu, bool ok)
 
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 
-bool x86_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *value) { return tried(cpu, read_msr(cpu, index, value)); }
+/* Reading may be mere looking: a fault that is not delivered leaves no trace. */
+bool x86_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *value)
+{
+    const struct fault kept = cpu->fault;
+    bool ok = tried(cpu, read_msr(cpu, index, value));
+    cpu->fault = kept;
+    return ok;
+}
 bool x86_wrmsr(struct cpu *cpu, uint32_t index, uint64_t value) { return tried(cpu, write_msr(cpu, index, value)); }
 
 uint64_t x86_read_cr(struct cpu *cpu, unsigned number)

@@ -144,16 +144,25 @@ static bool commit(struct hv *hv, const struct silicon_state *old)
 
 /* ---- decoding -------------------------------------------------------------------------------------------------------- */
 
+static unsigned fetch_part(struct hv *hv, uint64_t rip, uint8_t *to, unsigned most)
+{
+    const struct cpu *e = hv->emulator;
+    uint64_t linear = (e->view[CS].base + rip) & e->linear_mask;
+    unsigned left = (unsigned)(PAGE_SIZE - (linear & (PAGE_SIZE - 1))), n = most < left ? most : left;
+    return mmu_read_linear(hv, linear, to, n, PF_I | (e->cpl == 3 ? PF_U : 0u)) ? n : 0;
+}
+
+/* Up to 15 bytes at RIP; fewer where the next page cannot be read. */
 static unsigned fetch(struct hv *hv, uint8_t bytes[16])
 {
     const struct cpu *e = hv->emulator;
-    uint32_t access = PF_I | (e->cpl == 3 ? PF_U : 0u);
-    unsigned n = 0;
-    for (; n < 15; n++) {
-        uint64_t linear = (e->view[CS].base + ((e->r[REG_RIP] + n) & rip_mask(e))) & e->linear_mask;
-        if (!mmu_read_linear(hv, linear, &bytes[n], 1, access))
-            break;
-    }
+    uint64_t rip = e->r[REG_RIP], room = rip_mask(e) - (rip & rip_mask(e));
+    unsigned most = room < 14 ? (unsigned)room + 1 : 15, n;
+    hv->silent++;
+    n = fetch_part(hv, rip, bytes, most);
+    if (n && n < most)
+        n += fetch_part(hv, rip + n, bytes + n, most - n);
+    hv->silent--;
     return n;
 }
 

@@ -22,18 +22,6 @@ static void take_over(struct hv *hv) /* the guest's registers are still in the s
     v->hardware_reason = v->exit.reason;
 }
 
-/* While the guest is in the processor, what it may have changed without an exit is there. */
-void hv_sync(struct hv *hv)
-{
-    struct silicon_state s;
-    if (hv->vcpu.phase != PHASE_ENTERED)
-        return;
-    hv_get_state(hv, &s);
-    hv->vcpu.cr0 = s.cr0;
-    hv->vcpu.cr4 = s.cr4;
-    hv->vcpu.cr2 = s.cr2;
-}
-
 void hv_come_out(struct hv *hv)
 {
     if (hv->vcpu.phase != PHASE_ENTERED)

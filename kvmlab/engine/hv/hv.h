@@ -155,7 +155,8 @@ struct hv {
     uint8_t real_mode, intel;
     uint8_t quiet;             /* our own stores to guest tables: no zap */
     uint8_t in_emulator;
-    uint8_t pad[4];
+    uint8_t silent;            /* only looking: walks leave no event */
+    uint8_t pad[3];
     char rebuildable;
     struct cpu *cpu;
     struct cpu *emulator;      /* a second processor on the guest-physical space */
@@ -219,7 +220,6 @@ void hv_abandon(struct hv *hv, bool skip); /* what the last exit asked is forgot
 void hv_get_state(struct hv *hv, struct silicon_state *s);       /* as the guest believes */
 void hv_put_state(struct hv *hv, const struct silicon_state *s);
 int64_t hv_string(struct hv *hv, void *bytes, uint64_t len, bool answer); /* elements of a string exit; -1: there is none */
-void hv_sync(struct hv *hv);               /* CR2, DR6 and what else the silicon holds while the guest is in it */
 void hv_restored(struct hv *hv);           /* the state was copied in: page attributes */
 void hv_come_out(struct hv *hv);           /* if the guest is in the processor: make it leave */
 bool hv_get_msr(struct hv *hv, uint32_t index, uint64_t *value);

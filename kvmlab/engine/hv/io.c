@@ -232,11 +232,13 @@ int64_t hv_string(struct hv *hv, void *bytes, uint64_t len, bool answer)
     uint8_t *at = bytes;
     if (v->pending != (answer ? PENDING_STRING_IN : PENDING_STRING_OUT))
         return -1;
+    hv->silent += !answer;
     for (uint64_t k = 0; k < io->count && len >= io->size; k++, at += io->size, len -= io->size) {
         uint64_t linear = io->address + (io->down ? -(k * io->size) : k * io->size);
         if (answer ? !mmu_write_linear(hv, linear, at, io->size) : !mmu_read_linear(hv, linear, at, io->size, 0))
             break;
     }
+    hv->silent -= !answer;
     v->answered |= answer;
     return at - (uint8_t *)bytes;
 }

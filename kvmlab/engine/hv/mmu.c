@@ -43,7 +43,8 @@ static bool walk_fails(const struct hv *hv, struct guest_walk *walk, uint32_t ac
 {
     bool nx_on = (hv->vcpu.efer & EFER_NXE) && walk->levels >= 3;
     walk->error = present | reserved | (access & (PF_W | PF_U)) | (nx_on ? access & PF_I : 0);
-    silicon_emit(hv->cpu, EVENT_GUEST_WALK, walk->error | 1u << 31, walk->gva, 0, walk->levels, 0);
+    if (!hv->silent)
+        silicon_emit(hv->cpu, EVENT_GUEST_WALK, walk->error | 1u << 31, walk->gva, 0, walk->levels, 0);
     return false;
 }
 
@@ -117,7 +118,8 @@ bool mmu_walk(struct hv *hv, uint64_t gva, uint32_t access, bool commit, struct 
         walk->gpa = (entry & 0xffc00000u) | (entry >> 13 & 0xff) << 32 | (gva & 0x3fffff);
     else
         walk->gpa = (entry & ADDRESS_52 & ~0x1fffffull) | (gva & 0x1fffff);
-    silicon_emit(hv->cpu, EVENT_GUEST_WALK, 0, walk->gva, walk->gpa, levels, 0);
+    if (!hv->silent)
+        silicon_emit(hv->cpu, EVENT_GUEST_WALK, 0, walk->gva, walk->gpa, levels, 0);
     return true;
 }
 

@@ -243,6 +243,8 @@ bool hv_get_msr(struct hv *hv, uint32_t index, uint64_t *value)
     }
     if (index >= 0x480 && index <= 0x4ff)
         return false;
+    if (hv->vcpu.phase == PHASE_ENTERED) /* the guest's own are in the silicon */
+        return x86_rdmsr(hv->cpu, index, value);
     return hv->vendor->get_msr(hv, index, value) || x86_rdmsr(hv->cpu, index, value);
 }
 
