@@ -433,3 +433,47 @@ def test_looking_changes_nothing(cpu: str) -> None:
                 _ = (vm.vmcs if cpu == "intel-2006" else vm.vmcb).check(), vm.memory[0:0x100], vm.explain()
     assert quiet.position == watched.position
     assert quiet._handle.state_hash() == watched._handle.state_hash()
+
+
+@CPUS
+def test_a_guest_has_its_own_debug_registers(cpu: str) -> None:
+    code = """
+        mov word ptr [4], offset handler
+        mov word ptr [6], 0
+        mov eax, offset there
+        mov dr0, eax
+        mov eax, 2
+        mov dr7, eax
+        nop
+there:  inc cx
+        mov eax, dr0
+        hlt
+handler: inc bx
+        mov eax, dr6
+        mov esi, eax
+        xor eax, eax
+        mov dr7, eax
+        iret
+    """
+    vm = machine(code, cpu, 16)
+    vm.set(rbx=0, rcx=0)
+    assert vm.run().reason is ExitReason.HLT
+    image = vm.image
+    assert image is not None
+    assert (vm.regs.rbx & 0xFFFF, vm.regs.rcx & 0xFFFF, vm.regs.rax) == (1, 1, image.symbols["there"])
+    assert vm.regs.rsi & 0xF == 1
+
+
+@CPUS
+def test_an_unaligned_access_across_two_devices_and_memory(cpu: str) -> None:
+    vm = machine("mov rdi, 0x100000 - 3\nmov eax, 0x44332211\nmov [rdi], eax\nmov ebx, [rdi]\nhlt", cpu)
+    seen = []
+    vm.on_mmio(
+        range(0x100000, 0x101000),
+        write=lambda gpa, size, value: seen.append((gpa, size, value)),
+        read=lambda gpa, size: 0x99,
+    )
+    vm.set_memory_region(1, 0x800000, 0x1000)
+    assert vm.run().reason is ExitReason.HLT
+    assert seen == [(0x100000, 1, 0x44)]
+    assert vm.regs.rbx == 0x99332211

@@ -309,3 +309,85 @@ def test_a_table_maps_itself(cpu: str) -> None:
     assert vm.regs.rbx == 0x1234000
     assert vm.memory.u64[root + 0x20] == 0x1234000
     assert vm.shadow.state.table_writes >= 1
+
+
+@CPUS
+def test_pae(cpu: str) -> None:
+    """Three levels: the four top entries are read with CR3, and a change of one counts from the next load on."""
+    vm = VM("4M", engine="soft", cpu=cpu)
+    vm.load(
+        kvmlab.assemble(
+            """
+            mov eax, 0x20
+            mov cr4, eax
+            mov eax, 0x100000
+            mov cr3, eax
+            mov eax, cr0
+            or eax, 0x80000000
+            mov cr0, eax
+            mov ebx, [0x40001000]
+            mov dword ptr [0x100008], 0
+            mov ecx, [0x40001000]
+            hlt
+            mov eax, cr3
+            mov cr3, eax
+            mov edx, [0x40001000]
+            """,
+            bits=32,
+            org=0x10000,
+        )
+    )
+    vm.memory.u64[0x100000], vm.memory.u64[0x100008] = 0x101000 | P, 0x102000 | P
+    vm.memory.u64[0x101000] = 0 | P | W | PS
+    vm.memory.u64[0x102000] = 0x103000 | P | W
+    vm.memory.u64[0x103008] = 0x200000 | P | W
+    vm.memory.u32[0x200000] = 0xCAFE
+    hlt(vm)
+    assert (vm.regs.rbx, vm.regs.rcx) == (0xCAFE, 0xCAFE)
+    assert {page.guest_levels for page in vm.shadow.pages() if page.roots} == {3}
+    assert vm.run().reason is ExitReason.SHUTDOWN
+    assert vm.sregs.cr2 == 0x40001000
+
+
+IDT = """
+        lea rax, [rip + handler]
+        mov rbx, 0x20000
+        mov edx, 0
+1:      mov [rbx], ax
+        mov word ptr [rbx + 2], 8
+        mov word ptr [rbx + 4], 0x8e00
+        mov word ptr [rbx + 6], 1
+        mov qword ptr [rbx + 8], 0
+        add rbx, 16
+        inc edx
+        cmp edx, 32
+        jne 1b
+        mov word ptr [0x30000], 0x1ff
+        mov qword ptr [0x30002], 0x20000
+        lidt [0x30000]
+"""
+
+
+@CPUS
+def test_an_exception_delivered_to_a_shadowed_table(cpu: str) -> None:
+    """The stack lies in a page table: no instruction stores there, so the table is given up and the delivery goes."""
+    vm = long_mode("hlt", cpu)
+    code = kvmlab.assemble("mov eax, [rsi]\n" + IDT + "mov rsp, rdi\nud2\nhandler: pop rcx\nhlt", bits=64, org=0x10000)
+    vm.load(code)
+    entry = map_4k(vm, vm.sregs.cr3, 0x100000, 0x8000001000, 0x200000)
+    vm.set(rsi=0x8000001000, rdi=(entry & ~0xFFF) + 0x800)
+    table = entry >> 12
+    vm.run(max_instructions=1)
+    assert any(page.gfn == table and not page.metaphysical for page in vm.shadow.pages())
+    hlt(vm)
+    assert not any(page.gfn == table and not page.metaphysical for page in vm.shadow.pages())
+    assert vm.regs.rcx == code.symbols["handler"] - 2  # UD2
+
+
+@CPUS
+def test_a_page_fault_while_a_page_fault_is_delivered_is_a_double_fault(cpu: str) -> None:
+    code = IDT + "mov rsp, 0x9000001000\nmov eax, [rsp]\nhandler: hlt"
+    vm = long_mode(code, cpu)
+    assert vm.run().reason is ExitReason.SHUTDOWN
+    vectors = [event.vector for event in vm.timeline.filter(kind="inject")]
+    assert (set(vectors[:-1]), vectors[-1]) == ({14}, 8)  # delivered again where only the shadow lacked the IDT's page

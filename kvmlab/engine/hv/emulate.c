@@ -77,6 +77,7 @@ static void load(struct hv *hv, const struct silicon_state *s)
     hv->emulator_trace.stops = 1ull << EVENT_DELIVERY; /* the handler's instructions are not ours to run */
     cpu_mode_changed(e);
     tlb_flush(e, true);
+    hv->emulator_epoch = e->tlb.epoch;
 }
 
 static void unload(struct hv *hv, struct silicon_state *s)
@@ -132,12 +133,15 @@ static bool commit(struct hv *hv, const struct silicon_state *old)
         v->dr6 = e->dr[6];
         v->dr7 = e->dr[7];
     }
+    bool new_roots = memcmp(v->pdpte, e->pdpte, sizeof v->pdpte) != 0; /* also when CR3 is loaded with the value it has */
     memcpy(v->pdpte, e->pdpte, sizeof v->pdpte);
     if (e->pending_db & PENDING_BS)
         v->step_trap = 1;
-    if (s.cr3 != old->cr3 || s.cr0 != old->cr0 || s.cr4 != old->cr4)
-        hv->vcpu.needs_flush = 1;
+    if (e->tlb.epoch != hv->emulator_epoch)
+        v->needs_flush = 1;
     hv_put_state(hv, &s);
+    if (new_roots)
+        mmu_reset_context(hv);
     tell_control_registers(hv, old, &s);
     return true;
 }

@@ -161,6 +161,7 @@ struct hv {
     struct cpu *cpu;
     struct cpu *emulator;      /* a second processor on the guest-physical space */
     struct trace emulator_trace;
+    uint32_t emulator_epoch;   /* of its TLB when it began: a change is a flush that the guest asked for */
     struct space *host, *guest;
     struct memory *memory;
     struct { struct ram *ram, *aux; } slot_ram[HV_SLOTS];
