@@ -603,7 +603,7 @@ function draw(root, state, ask) {
             { class: "box", "aria-label": "Checks of the next entry" },
             h("h4", null, verdict?.what ?? "Checks of the next entry"),
             h("p", { class: "small", "data-role": "checks" }, mark(verdict?.failed ? "fault" : "ok", verdict?.failed ? "fault" : ""), " ", verdict?.text ?? ""),
-            verdict?.failed ? h("p", { class: "verdict", "data-role": "failed" }, h("b", null, verdict.failed.id), ": ", verdict.failed.rule, verdict.failed.text ? ` ${verdict.failed.text}` : "") : null,
+            verdict?.failed ? h("p", { class: "verdict", "data-role": "failed" }, h("b", null, verdict.failed.id), ": ", verdict.failed.rule, verdict.failed.text ? `. ${verdict.failed.text}` : ".") : null,
             h(
               "div",
               { class: "lamps" },
@@ -1192,8 +1192,8 @@ const BUTTONS = {
 function draw(root, state, ask) {
   const about = one(state, "about");
   if (!about) return render(root);
-  const view = one(state, "view") ?? { python: false, help: false };
-  const busy = about.running !== null;
+  const view = one(state, "view") ?? { python: false, help: false, dead: false };
+  const busy = about.running !== null || view.dead;
   const can = new Set(about.can);
 
   const button = (verb, cls = "") => {
@@ -1220,7 +1220,7 @@ function draw(root, state, ask) {
       )
     : null;
 
-  const count = busy
+  const count = about.running
     ? null
     : h(
         "span",
@@ -1276,7 +1276,7 @@ function draw(root, state) {
   const arrow = (way, x, word, n) => {
     const [from, to] = where[way];
     const bad = way === "entry" && w.refused;
-    const look = w.lit === way ? (bad ? "bad" : "lit") : w.next === way ? "next" : "calm";
+    const look = bad ? "bad" : w.lit === way ? "lit" : w.next === way ? "next" : "calm";
     const down = to > from;
     const tip = look === "calm" ? 5 : 7;
     const text = look === "lit" ? (String(short(n)).length < 4 ? ", just taken" : ", now") : look === "bad" ? " refused" : look === "next" ? " next" : "";
@@ -1479,7 +1479,7 @@ function open(model, el) {
 
   const stateOf = (name) => {
     const state = store.panel(name);
-    return name === "toolbar" ? { items: [...state.items, /** @type {[string, any]} */ (["view", { python: local.python, help: local.help }])], bytes: state.bytes } : state;
+    return name === "toolbar" ? { items: [...state.items, /** @type {[string, any]} */ (["view", { python: local.python, help: local.help, dead: local.dead }])], bytes: state.bytes } : state;
   };
 
   const drawPanel = (name) => {

@@ -72,7 +72,7 @@ export function open(model, el) {
   /** @param {string} name */
   const stateOf = (name) => {
     const state = store.panel(name);
-    return name === "toolbar" ? { items: [...state.items, /** @type {[string, any]} */ (["view", { python: local.python, help: local.help }])], bytes: state.bytes } : state;
+    return name === "toolbar" ? { items: [...state.items, /** @type {[string, any]} */ (["view", { python: local.python, help: local.help, dead: local.dead }])], bytes: state.bytes } : state;
   };
 
   /** @param {string} name */

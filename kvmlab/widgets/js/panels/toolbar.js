@@ -30,9 +30,9 @@ export function draw(root, state, ask) {
   /** @type {About | undefined} */
   const about = one(state, "about");
   if (!about) return render(root);
-  /** @type {{python: boolean, help: boolean}} */
-  const view = one(state, "view") ?? { python: false, help: false };
-  const busy = about.running !== null;
+  /** @type {{python: boolean, help: boolean, dead: boolean}} */
+  const view = one(state, "view") ?? { python: false, help: false, dead: false };
+  const busy = about.running !== null || view.dead;
   const can = new Set(about.can);
 
   /** @param {string} verb @param {string} [cls] */
@@ -61,7 +61,7 @@ export function draw(root, state, ask) {
       )
     : null;
 
-  const count = busy
+  const count = about.running
     ? null
     : h(
         "span",
