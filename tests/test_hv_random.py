@@ -95,3 +95,29 @@ def test_random_code_in_every_real_mode_ends_in_a_stop() -> None:
                 if rnd.random() < 0.2:
                     vm.interrupt(rnd.randrange(256))
             assert not vm.shadow.audit(), f"seed {seed}, case {case}"
+
+
+@pytest.mark.parametrize("cpu", ["intel-2006", "amd-2006"])
+def test_any_moment_can_be_reached_again(cpu: str) -> None:
+    seed = random.SystemRandom().getrandbits(32)
+    for case in range(CASES):
+        rnd = random.Random(f"{seed}/{case}")
+        bits, mode = rnd.choice([16, 32, 64]), rnd.choice(["auto", "emulate"])
+        where = f"seed {seed}, case {case}"
+        with VM(SIZE, engine="soft", cpu=cpu, real_mode=mode) as vm:
+            vm.load(Image(_program(rnd), org=0x1000, bits=bits))
+            vm.memory.write(0, b"".join((0x1000 + rnd.randrange(300)).to_bytes(4, "little") for _ in range(256)))
+            vm._handle.history_start(50)
+            moments = []
+            for _ in range(20):
+                stop = vm.run(max_instructions=rnd.randrange(1, 60))
+                if stop.reason.name in ("SHUTDOWN", "UNKNOWN", "FAIL_ENTRY") or (
+                    stop.reason.name == "LIMIT" and stop.no_progress
+                ):
+                    break
+                if stop.reason.name == "LIMIT":
+                    moments.append((vm.position, vm._handle.state_hash()))
+            rnd.shuffle(moments)
+            for position, expected in moments[:6]:
+                vm.goto(position)
+                assert (vm.position, vm._handle.state_hash()) == (position, expected), where

@@ -343,17 +343,50 @@ static bool at_breakpoint(const struct hv *hv)
 
 enum { BLOCK_MOST = 32 };
 
+/* The state in which the block began: the VMCS still holds it. */
+static unsigned take_up_block(struct hv *hv, struct silicon_state *began)
+{
+    struct hv_vcpu *v = &hv->vcpu;
+    struct silicon_state now;
+    unsigned done = v->block_done;
+    hv_get_state(hv, &now);
+    v->block_done = 0;
+    v->block_why = 0;
+    memset(&v->block, 0, sizeof v->block); /* nothing is left of the cut */
+    hv_get_state(hv, began);
+    load(hv, &now);
+    return done;
+}
+
+void emulate_end_block(struct hv *hv)
+{
+    struct silicon_state began;
+    kl_exit ignored;
+    uint32_t why = hv->vcpu.block_why;
+    unsigned done = take_up_block(hv, &began);
+    silicon_emit(hv->cpu, EVENT_EMULATED, done, why, began.rip, 0, 0);
+    (void)finish(hv, STOP_BUDGET, &began, &ignored);
+}
+
+/* A stop may cut a block anywhere; it goes on later, and leaves the same events as if nobody had looked. */
 enum hv_verdict emulate_block(struct hv *hv, uint64_t budget, kl_exit *exit, uint32_t why)
 {
-    struct silicon_state s;
+    struct hv_vcpu *v = &hv->vcpu;
+    struct silicon_state began;
     struct hv_decoded d = { 0 };
     enum cpu_stop stop = STOP_BUDGET;
-    unsigned most = hv->vcpu.debug_step ? 1 : budget < BLOCK_MOST ? (unsigned)budget : BLOCK_MOST, n = 0;
-    bool handler = false, debug = hv->vcpu.debug_step;
-    hv_get_state(hv, &s);
-    load(hv, &s);
+    unsigned most = v->debug_step ? 1 : BLOCK_MOST, n = take_up_block(hv, &began);
+    uint64_t end = silicon_time(hv->cpu) + budget < budget ? ~0ull : silicon_time(hv->cpu) + budget;
+    bool handler = false, debug = v->debug_step;
     for (; n < most; n++) {
-        if (at_breakpoint(hv) && (n || !hv->vcpu.resume_over)) {
+        if (n && silicon_time(hv->cpu) >= end) {
+            unload(hv, &began);
+            v->block = began;
+            v->block_done = (uint8_t)n;
+            v->block_why = why;
+            return HV_RESUME;
+        }
+        if (at_breakpoint(hv) && (n || !v->resume_over)) {
             debug = true;
             break;
         }
@@ -362,16 +395,16 @@ enum hv_verdict emulate_block(struct hv *hv, uint64_t budget, kl_exit *exit, uin
         if (handler)
             break;
         stop = run_one(hv);
-        hv->vcpu.nr_log = 0;
-        if (stop != STOP_BUDGET || hv->vcpu.device_write || !known || d.ends_block || hv->emulator->pending_db) {
+        v->nr_log = 0;
+        if (stop != STOP_BUDGET || v->device_write || !known || d.ends_block || hv->emulator->pending_db) {
             n++;
             break;
         }
     }
-    hv->vcpu.resume_over = 0;
+    v->resume_over = 0;
     if (n) {
-        silicon_emit(hv->cpu, EVENT_EMULATED, n, why, s.rip, 0, 0);
-        switch (finish(hv, stop, &s, exit)) {
+        silicon_emit(hv->cpu, EVENT_EMULATED, n, why, began.rip, 0, 0);
+        switch (finish(hv, stop, &began, exit)) {
         case EMULATED_USER: return HV_TO_USER;
         case EMULATED_SHUTDOWN: return hv_shutdown(hv, exit);
         case EMULATED_INJECT: hv_inject(hv, VEC_GP, true, 0); return HV_RESUME;

@@ -24,6 +24,8 @@ static void take_over(struct hv *hv) /* the guest's registers are still in the s
 
 void hv_come_out(struct hv *hv)
 {
+    if (hv->vcpu.block_done)
+        emulate_end_block(hv);
     if (hv->vcpu.phase != PHASE_ENTERED)
         return;
     silicon_kick(hv->cpu);
@@ -67,11 +69,15 @@ static bool emulate_instead(struct hv *hv, uint64_t budget, kl_exit *exit, enum 
         why = WHY_ALWAYS;
     }
     if (hv->real_mode == REAL_USER) {
+        hv->vcpu.hardware_reason = ~0u;
+        hv->vcpu.exit = (struct hv_exit){ 0 };
         exit->reason = KL_EXIT_REAL_MODE;
         hv->vcpu.pending = PENDING_BLOCK;
         *verdict = HV_TO_USER;
         return true;
     }
+    hv->vcpu.hardware_reason = ~0u;
+    hv->vcpu.exit = (struct hv_exit){ 0 };
     *verdict = emulate_block(hv, budget, exit, why);
     return true;
 }
@@ -176,6 +182,11 @@ int hv_run(struct hv *hv, const kl_run_args *args, kl_exit *exit)
         case PHASE_USER:
         case PHASE_PRE_ENTRY: {
             enum hv_verdict verdict;
+            if (v->block_done) {
+                if (emulate_block(hv, end - now, exit, v->block_why) == HV_TO_USER)
+                    return to_user(hv, exit);
+                break;
+            }
             if (silicon_requested(hv->cpu)) {
                 silicon_take_request(hv->cpu);
                 return returns(hv, exit, KL_EXIT_STOPPED);
@@ -190,8 +201,6 @@ int hv_run(struct hv *hv, const kl_run_args *args, kl_exit *exit)
                 return to_user(hv, exit);
             }
             if (emulate_instead(hv, end - now, exit, &verdict)) {
-                v->hardware_reason = ~0u;
-                v->exit = (struct hv_exit){ 0 };
                 if (verdict == HV_TO_USER)
                     return to_user(hv, exit);
                 break;

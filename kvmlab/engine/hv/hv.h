@@ -131,14 +131,16 @@ struct hv_vcpu {
     uint64_t last_time;
     uint32_t nr_log;
     uint32_t event, event_error, event_length; /* to inject at the next entry, VMX layout; 0: none */
-    uint32_t hardware_reason;
+    uint32_t hardware_reason, block_why;
     uint8_t phase, pending, answered, created;
     uint8_t launched, vm86 /* the VMCS holds real mode as virtual-8086 */, window, needs_flush;
     uint8_t debug_enabled, debug_step, debug_bits, stale_mmio_valid;
     uint8_t step_trap;         /* TF was set over an instruction that we skipped */
     uint8_t device_write;      /* a store to a device waits for its exit */
     uint8_t resume_over;       /* the last stop was a breakpoint: step over it */
-    uint8_t pad[5];
+    uint8_t block_done;        /* instructions of an emulated block that a stop has cut; 0: no block is under way */
+    uint8_t pad[4];
+    struct silicon_state block; /* where it stands, as the guest believes; the VMCS says how it began */
 };
 
 struct hv_vendor;
@@ -310,6 +312,7 @@ uint64_t real_mode_tss(const struct hv *hv);          /* gpa: the last three pag
 enum emulated { EMULATED_OK, EMULATED_USER /* *exit is filled */, EMULATED_INJECT /* the instruction is refused: #GP */, EMULATED_SHUTDOWN };
 enum emulated emulate_instruction(struct hv *hv, kl_exit *exit);
 enum hv_verdict emulate_block(struct hv *hv, uint64_t budget, kl_exit *exit, uint32_t why);
+void emulate_end_block(struct hv *hv); /* a block that a stop has cut ends where it stands */
 bool emulate_event(struct hv *hv, uint32_t event, uint32_t error, uint32_t length); /* deliver through the guest's own tables */
 enum insn_class { CLASS_OTHER, CLASS_HLT, CLASS_CPUID, CLASS_IO, CLASS_MSR, CLASS_PRIVILEGED };
 void emulate_walk(struct hv *hv, uint64_t gva, int access, int user, kl_walk *walk);

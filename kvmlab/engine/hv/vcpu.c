@@ -37,6 +37,10 @@ void hv_get_state(struct hv *hv, struct silicon_state *s)
 {
     struct hv_vcpu *v = &hv->vcpu;
     memset(s, 0, sizeof *s);
+    if (v->block_done) {
+        *s = v->block;
+        return;
+    }
     if (v->phase == PHASE_ENTERED) {
         silicon_state(hv->cpu, s);
     } else {
