@@ -123,6 +123,29 @@ class VM(Computer):
                 self.close()
                 raise
 
+    # ---- auto: from /dev/kvm to where one can look, while nothing has run
+
+    def bench(self) -> Any:
+        """The bench: everything about this machine, live, in a notebook.
+
+        An ``auto`` VM that has not run yet changes to the soft engine, which can be looked into, and says so.
+        """
+        self._change_to_soft("the bench looks inside")
+        return super().bench()
+
+    def _soft(self, what: str) -> None:
+        self._change_to_soft(f"{what} cannot be seen on /dev/kvm")
+        super()._soft(what)
+
+    def _change_to_soft(self, why: str) -> None:
+        if self._engine == "soft" or not self._auto or self._remembers or self._running:
+            return
+        other = self.on("soft")
+        self._handle, other._handle = other._handle, self._handle
+        self._engine, self._cpu, self._where, self._mask = other._engine, other._cpu, other._where, other._mask
+        self._reason = f"auto took /dev/kvm first and changed to soft before anything ran: {why}"
+        other.close()
+
     # ---- what it is
 
     @property

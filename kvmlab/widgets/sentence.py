@@ -35,7 +35,9 @@ def say(scene: Scene) -> str:
     at = int(scene.now.regs.rip).to_bytes(8, "big").hex().lstrip("0") or "0"
     if scene.now.position is not None and int(scene.now.position):
         return f"Stopped at 0x{at}, after {int(scene.now.position):,} instructions."
-    return f"Ready: nothing has run yet. The first instruction is at 0x{at}."
+    reason = str(getattr(scene.machine, "engine_reason", ""))
+    changed = f" The engine: {reason}." if "changed to soft" in reason else ""
+    return f"Ready: nothing has run yet. The first instruction is at 0x{at}.{changed}"
 
 
 
