@@ -77,7 +77,7 @@ def test_a_repeated_run_is_the_same_run(guest: guest_runner.Guest, where: str) -
                 _run_to(vm, start + chance.randrange(1, AFTER), guest)
             if alive:
                 _run_to(vm, start + AFTER, guest)
-            assert (vm.position, handle.state_hash()) == (end, first), f"from {start} on, the second run went another way"
+            assert (vm.position, handle.state_hash()) == (end, first), f"from {start}, the second run went another way"
             handle.snapshot_drop(saved)
             if not alive:
                 break
