@@ -50,6 +50,25 @@ def test_virtualization_is_hidden_and_undefined(cpu: str, code: str) -> None:
     assert 6 in delivered + injected or not delivered
 
 
+@pytest.mark.parametrize("cpu", ["intel-2006", "amd-2006", "intel", "amd"])
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("rdtscp", False),
+        ("mov eax, 0x8000\nxor ecx, ecx\nxor edx, edx\nmonitor", False),
+        ("mov rax, cr4\nor eax, 0x2000\nmov cr4, rax", False),  # VMXE
+        ("mov rax, cr4\nor eax, 0x100000\nmov cr4, rax", False),  # SMEP
+        ("mov rax, cr4\nor eax, 0x80\nmov cr4, rax", True),  # PGE
+        ("mov ecx, 0xc0000080\nrdmsr\nor eax, 0x1000\nwrmsr", False),  # SVME
+        ("mov ecx, 0xc0000080\nrdmsr\nor eax, 0x800\nwrmsr", True),  # NXE
+        ("mov ecx, 0x480\nrdmsr", False),
+    ],
+)
+def test_what_is_hidden_faults_and_what_is_offered_works(cpu: str, code: str, allowed: bool) -> None:
+    stop = machine(code + "\nhlt", cpu).run()
+    assert stop.reason is (ExitReason.HLT if allowed else ExitReason.SHUTDOWN)
+
+
 @CPUS
 def test_mmio_of_every_width_and_form(cpu: str) -> None:
     code = """

@@ -56,6 +56,8 @@ static bool vmx_intercept_insn(struct cpu *cpu, const struct insn *i)
 {
     unsigned class = insn_rows[i->row].vmx;
     const struct vmx_class *c = &vmx_classes[class];
+    if (class == INTERCEPT_RDTSCP && !(secondary(cpu) & VMX_SEC_ENABLE_RDTSCP))
+        return raise_exception(cpu, VEC_UD); /* SDM vol. 3C, "RDTSCP" under "Changes to instruction behavior" */
     bool exits = c->when == ALWAYS || (c->when == PRIMARY_BIT && (PRIMARY(cpu) & c->bit)) ||
                  (c->when == SECONDARY_BIT && (secondary(cpu) & c->bit));
     if (!exits)

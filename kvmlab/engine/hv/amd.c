@@ -65,7 +65,7 @@ static bool vcpu_setup(struct hv *hv)
     static const uint8_t wanted[] = { SVM_EXIT_INTR, SVM_EXIT_NMI, SVM_EXIT_SMI, SVM_EXIT_CPUID, SVM_EXIT_HLT, SVM_EXIT_INVLPGA,
                                       SVM_EXIT_IO, SVM_EXIT_MSR, SVM_EXIT_TASK_SWITCH, SVM_EXIT_SHUTDOWN, SVM_EXIT_VMRUN,
                                       SVM_EXIT_VMMCALL, SVM_EXIT_VMLOAD, SVM_EXIT_VMSAVE, SVM_EXIT_STGI, SVM_EXIT_CLGI,
-                                      SVM_EXIT_SKINIT };
+                                      SVM_EXIT_SKINIT, SVM_EXIT_RDTSCP };
     uint8_t ones[64];
     memset(ones, 0xff, sizeof ones);
     for (unsigned at = 0; at < PAGE_SIZE; at += 8)
@@ -295,7 +295,7 @@ static enum hv_verdict by_emulator(struct hv *hv, kl_exit *exit)
 
 static enum hv_verdict undefined(struct hv *hv, kl_exit *exit)
 {
-    (void)exit; /* SVM is hidden from guests */
+    (void)exit; /* SVM and RDTSCP are hidden from guests */
     hv_decide(hv, DECIDE_UNDEFINED, hv->vcpu.exit.rip, hv->vcpu.exit.reason);
     hv_inject(hv, VEC_UD, false, 0);
     return HV_RESUME;
@@ -321,6 +321,7 @@ static handler *const handlers[] = {
     [SVM_EXIT_SHUTDOWN] = hv_shutdown,
     [SVM_EXIT_INVLPGA] = undefined, [SVM_EXIT_VMRUN] = undefined, [SVM_EXIT_VMMCALL] = undefined, [SVM_EXIT_VMLOAD] = undefined,
     [SVM_EXIT_VMSAVE] = undefined, [SVM_EXIT_STGI] = undefined, [SVM_EXIT_CLGI] = undefined, [SVM_EXIT_SKINIT] = undefined,
+    [SVM_EXIT_RDTSCP] = undefined,
 };
 
 static enum hv_verdict handle(struct hv *hv, kl_exit *exit)

@@ -87,7 +87,8 @@ static bool vcpu_setup(struct hv *hv)
     vmwrite(hv, VMCS_pin_based_controls, adjusted(hv, 0x481, VMX_PIN_EXTERNAL_INTERRUPT_EXITING | VMX_PIN_NMI_EXITING));
     vmwrite(hv, VMCS_primary_proc_based_controls,
             adjusted(hv, 0x482, VMX_PRI_HLT_EXITING | VMX_PRI_CR8_LOAD_EXITING | VMX_PRI_CR8_STORE_EXITING |
-                                VMX_PRI_UNCONDITIONAL_IO_EXITING | VMX_PRI_MOV_DR_EXITING | VMX_PRI_USE_TSC_OFFSETTING));
+                                VMX_PRI_UNCONDITIONAL_IO_EXITING | VMX_PRI_MOV_DR_EXITING | VMX_PRI_USE_TSC_OFFSETTING |
+                                VMX_PRI_MONITOR_EXITING | VMX_PRI_MWAIT_EXITING)); /* the last two are hidden from guests */
     vmwrite(hv, VMCS_vm_exit_controls, adjusted(hv, 0x483, VMX_EXIT_HOST_ADDRESS_SPACE_SIZE));
     vmwrite(hv, VMCS_vm_entry_controls, adjusted(hv, 0x484, 0));
     vmwrite(hv, VMCS_exception_bitmap, 1u << VEC_PF);
@@ -102,7 +103,7 @@ static bool vcpu_setup(struct hv *hv)
     vmwrite(hv, VMCS_entry_msr_load_address, listed_hpa(MSR_LIST_GUEST, 0));
     vmwrite(hv, VMCS_entry_msr_load_count, NR_LISTED);
     vmwrite(hv, VMCS_cr0_guest_host_mask, cr0_mask);
-    vmwrite(hv, VMCS_cr4_guest_host_mask, cr4_mask);
+    vmwrite(hv, VMCS_cr4_guest_host_mask, cr4_mask | (silicon_cr4_defined(hv->cpu) & ~silicon_guest_cr4(hv->cpu))); /* hidden bits exit */
     vmwrite(hv, VMCS_guest_dr7, DR7_FIXED1);
     return true;
 }
@@ -367,9 +368,9 @@ static enum hv_verdict dr_access(struct hv *hv, kl_exit *exit)
     return HV_RESUME;
 }
 
-static enum hv_verdict vmx_instruction(struct hv *hv, kl_exit *exit)
+static enum hv_verdict undefined(struct hv *hv, kl_exit *exit)
 {
-    (void)exit; /* VMX is hidden from guests */
+    (void)exit; /* VMX, MONITOR and MWAIT are hidden from guests */
     hv_decide(hv, DECIDE_UNDEFINED, hv->vcpu.exit.rip, hv->vcpu.exit.reason);
     hv_inject(hv, VEC_UD, false, 0);
     return HV_RESUME;
@@ -397,16 +398,18 @@ static handler *const handlers[] = {
     [EXIT_REASON_IO_INSTRUCTION] = hv_handle_io,
     [EXIT_REASON_RDMSR] = hv_handle_rdmsr,
     [EXIT_REASON_WRMSR] = hv_handle_wrmsr,
-    [EXIT_REASON_VMCALL] = vmx_instruction,
-    [EXIT_REASON_VMCLEAR] = vmx_instruction,
-    [EXIT_REASON_VMLAUNCH] = vmx_instruction,
-    [EXIT_REASON_VMPTRLD] = vmx_instruction,
-    [EXIT_REASON_VMPTRST] = vmx_instruction,
-    [EXIT_REASON_VMREAD] = vmx_instruction,
-    [EXIT_REASON_VMRESUME] = vmx_instruction,
-    [EXIT_REASON_VMWRITE] = vmx_instruction,
-    [EXIT_REASON_VMXOFF] = vmx_instruction,
-    [EXIT_REASON_VMXON] = vmx_instruction,
+    [EXIT_REASON_VMCALL] = undefined,
+    [EXIT_REASON_VMCLEAR] = undefined,
+    [EXIT_REASON_VMLAUNCH] = undefined,
+    [EXIT_REASON_VMPTRLD] = undefined,
+    [EXIT_REASON_VMPTRST] = undefined,
+    [EXIT_REASON_VMREAD] = undefined,
+    [EXIT_REASON_VMRESUME] = undefined,
+    [EXIT_REASON_VMWRITE] = undefined,
+    [EXIT_REASON_VMXOFF] = undefined,
+    [EXIT_REASON_VMXON] = undefined,
+    [EXIT_REASON_MONITOR] = undefined,
+    [EXIT_REASON_MWAIT] = undefined,
 };
 
 static enum hv_verdict handle(struct hv *hv, kl_exit *exit)

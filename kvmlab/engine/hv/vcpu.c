@@ -27,7 +27,8 @@ static void believe(const struct hv *hv, struct silicon_state *s)
 {
     const struct hv_vcpu *v = &hv->vcpu;
     s->cr0 = (v->cr0 & ~hv->vendor->cr0_guest_owned) | (s->cr0 & hv->vendor->cr0_guest_owned);
-    s->cr4 = (v->cr4 & ~hv->vendor->cr4_guest_owned) | (s->cr4 & hv->vendor->cr4_guest_owned);
+    uint64_t hidden = silicon_cr4_defined(hv->cpu) & ~silicon_guest_cr4(hv->cpu), own4 = hv->vendor->cr4_guest_owned & ~hidden;
+    s->cr4 = (v->cr4 & ~own4) | (s->cr4 & own4);
     s->cr3 = v->cr3;
     s->efer = v->efer;
     s->dr7 = v->dr7;
