@@ -456,14 +456,18 @@ _ZAP_WHY = {
     8: ", because the entry above it was dropped",
     9: ", because another entry takes its place",
 }
-_REAL_WHY = (
-    "the instruction at {0:#x} cannot run there",
-    "a segment limit is above 64 KB",
-    "a segment limit is below 64 KB",
-    "a segment base is not its selector times 16",
-    "a segment is of 32 bits",
+_EMULATED_WHY = (  # enum emulated_why of hv/hv.h; {1}: the segment
+    "virtual-8086 mode cannot do what stands at {0:#x}",
+    "the limit of {1} is above 64 KB, which virtual-8086 mode cannot express",
+    "the limit of {1} is below 64 KB, which virtual-8086 mode cannot express",
+    "the base of {1} is not its selector times 16, which virtual-8086 mode cannot express",
+    "{1} is a 32-bit segment, which virtual-8086 mode cannot express",
     'real_mode="emulate" asks for it',
+    "it accesses a device",
+    "it stores to a page table that is shadowed",
+    "it accesses a control or debug register, and SVM does not tell how",
 )
+_SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
 
 
 def _spte_clear(e: Event) -> str:
@@ -537,7 +541,8 @@ def _user_exit(e: Event) -> str:
 
 
 def _emulated(e: Event) -> str:
-    why = (_REAL_WHY[e.why] if e.why < len(_REAL_WHY) else "virtual-8086 mode cannot").format(e.address)
+    segment = _SEGMENTS[min(e.why >> 8 & 0xFF, len(_SEGMENTS) - 1)]
+    why = _EMULATED_WHY[min(e.why & 0xFF, len(_EMULATED_WHY) - 1)].format(e.address, segment)
     return f"The hypervisor emulated {_plural(e.instructions, 'instruction')} from {e.address:#x}, because {why}."
 
 

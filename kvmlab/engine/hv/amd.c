@@ -290,7 +290,7 @@ static enum hv_verdict msr(struct hv *hv, kl_exit *exit)
 static enum hv_verdict by_emulator(struct hv *hv, kl_exit *exit)
 {
     hv_decide(hv, hv->vcpu.exit.reason < SVM_EXIT_DR0_READ ? DECIDE_CR : DECIDE_DR, hv->vcpu.exit.reason, 0);
-    return hv_emulate(hv, exit);
+    return hv_emulate(hv, WHY_REGISTER, exit);
 }
 
 static enum hv_verdict undefined(struct hv *hv, kl_exit *exit)

@@ -317,7 +317,7 @@ static enum hv_verdict as_an_exit(struct hv *hv, const struct hv_decoded *d, kl_
 
 static bool has_handler(const struct hv_decoded *d) { return d->class != CLASS_OTHER && d->class != CLASS_PRIVILEGED; }
 
-enum emulated emulate_instruction(struct hv *hv, kl_exit *exit)
+enum emulated emulate_instruction(struct hv *hv, uint32_t why, kl_exit *exit)
 {
     struct silicon_state s;
     struct hv_decoded d;
@@ -326,7 +326,7 @@ enum emulated emulate_instruction(struct hv *hv, kl_exit *exit)
     if (decode_here(hv, &d) && has_handler(&d) && (hv->emulator->cpl == 0 || d.class == CLASS_CPUID || d.class == CLASS_IO))
         return as_an_exit(hv, &d, exit) == HV_TO_USER ? EMULATED_USER : EMULATED_OK;
     enum cpu_stop stop = run_one(hv);
-    silicon_emit(hv->cpu, EVENT_EMULATED, 1, 0, s.rip, 0, 0);
+    silicon_emit(hv->cpu, EVENT_EMULATED, 1, why, s.rip, 0, 0);
     return finish(hv, stop, &s, exit);
 }
 

@@ -111,7 +111,10 @@ static enum hv_verdict after_emulation(struct hv *hv, enum emulated result, kl_e
     return HV_RESUME;
 }
 
-enum hv_verdict hv_emulate(struct hv *hv, kl_exit *exit) { return after_emulation(hv, emulate_instruction(hv, exit), exit); }
+enum hv_verdict hv_emulate(struct hv *hv, uint32_t why, kl_exit *exit)
+{
+    return after_emulation(hv, emulate_instruction(hv, why, exit), exit);
+}
 
 enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error, kl_exit *exit)
 {
@@ -148,8 +151,9 @@ enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error
         v->event = 0;
         return emulate_event(hv, event, v->event_error, v->event_length) ? HV_RESUME : hv_shutdown(hv, exit);
     }
-    hv_decide(hv, hv_slot_at(hv, walk.gpa) ? DECIDE_TABLE_WRITE : DECIDE_MMIO, walk.gpa, error);
-    return hv_emulate(hv, exit);
+    bool table = hv_slot_at(hv, walk.gpa) != NULL;
+    hv_decide(hv, table ? DECIDE_TABLE_WRITE : DECIDE_MMIO, walk.gpa, error);
+    return hv_emulate(hv, table ? WHY_TABLE : WHY_DEVICE, exit);
 }
 
 /* An exception other than #PF. Under vm86 the guest believes to be in real mode: the instruction is done, or its exception delivered,
@@ -170,7 +174,7 @@ enum hv_verdict hv_handle_exception(struct hv *hv, unsigned vector, kl_exit *exi
         if ((vector == VEC_GP && privileged) || to_guest) {
             hv_decide(hv, DECIDE_REAL_MODE, v->exit.rip, vector);
             v->event = 0;
-            return hv_emulate(hv, exit);
+            return hv_emulate(hv, WHY_INSTRUCTION, exit);
         }
     }
     exit->reason = KL_EXIT_EXCEPTION;

@@ -250,7 +250,7 @@ enum hv_verdict hv_handle_wrmsr(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_handle_page_fault(struct hv *hv, uint64_t gva, uint32_t error, kl_exit *exit);
 enum hv_verdict hv_handle_exception(struct hv *hv, unsigned vector, kl_exit *exit);
 enum hv_verdict hv_handle_window(struct hv *hv, kl_exit *exit);
-enum hv_verdict hv_emulate(struct hv *hv, kl_exit *exit);
+enum hv_verdict hv_emulate(struct hv *hv, uint32_t why, kl_exit *exit);
 enum hv_verdict hv_unknown(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_debug_stop(struct hv *hv, kl_exit *exit);
 enum hv_verdict hv_shutdown(struct hv *hv, kl_exit *exit);
@@ -300,8 +300,8 @@ enum zap_reason { ZAP_STORE = 1, ZAP_FLOOD, ZAP_MISALIGNED, ZAP_RECYCLED, ZAP_SL
 /* ---- realmode.c, emulate.c, irq.c, dirty.c ------------------------------------------------------------------------------ */
 
 bool real_mode_is_vm86(const struct hv *hv);          /* this processor runs real mode as virtual-8086 */
-/* Why real mode is emulated: word b of the event `emulated`; the segment in bits 15:8. */
-enum real_mode_why { WHY_INSTRUCTION, WHY_LIMIT_HIGH, WHY_LIMIT_LOW, WHY_BASE, WHY_32_BIT, WHY_ALWAYS };
+/* Why something was emulated: word b of the event `emulated`; of real mode, the segment in bits 15:8. */
+enum emulated_why { WHY_INSTRUCTION, WHY_LIMIT_HIGH, WHY_LIMIT_LOW, WHY_BASE, WHY_32_BIT, WHY_ALWAYS, WHY_DEVICE, WHY_TABLE, WHY_REGISTER };
 bool real_mode_expressible(const struct silicon_state *s, uint32_t *why);
 void real_mode_force(struct hv *hv, struct silicon_state *s); /* what the guest believes to what hardware takes */
 void real_mode_believe(struct hv *hv, struct silicon_state *s);
@@ -310,7 +310,7 @@ void real_mode_write_tss(struct hv *hv);
 uint64_t real_mode_tss(const struct hv *hv);          /* gpa: the last three pages of slot 0 */
 
 enum emulated { EMULATED_OK, EMULATED_USER /* *exit is filled */, EMULATED_INJECT /* the instruction is refused: #GP */, EMULATED_SHUTDOWN };
-enum emulated emulate_instruction(struct hv *hv, kl_exit *exit);
+enum emulated emulate_instruction(struct hv *hv, uint32_t why, kl_exit *exit);
 enum hv_verdict emulate_block(struct hv *hv, uint64_t budget, kl_exit *exit, uint32_t why);
 void emulate_end_block(struct hv *hv); /* a block that a stop has cut ends where it stands */
 bool emulate_event(struct hv *hv, uint32_t event, uint32_t error, uint32_t length); /* deliver through the guest's own tables */

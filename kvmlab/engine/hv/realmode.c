@@ -27,7 +27,7 @@ void real_mode_write_tss(struct hv *hv)
     hv->quiet--;
 }
 
-static enum real_mode_why segment_refused(const struct silicon_segment *s)
+static enum emulated_why segment_refused(const struct silicon_segment *s)
 {
     if (s->limit != 0xffff)
         return s->limit > 0xffff ? WHY_LIMIT_HIGH : WHY_LIMIT_LOW;
@@ -39,7 +39,7 @@ static enum real_mode_why segment_refused(const struct silicon_segment *s)
 bool real_mode_expressible(const struct silicon_state *s, uint32_t *why)
 {
     for (unsigned k = ES; k <= GS; k++) {
-        enum real_mode_why refused = segment_refused(&s->seg[k]);
+        enum emulated_why refused = segment_refused(&s->seg[k]);
         *why = refused | k << 8;
         if (refused)
             return false;
