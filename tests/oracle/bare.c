@@ -24,6 +24,11 @@ const struct oracle_segment oracle_segments[6] = {
     [GS] = { DATA_BASE - 0x1000, 0x12ff, false, false, true },
 };
 
+static const struct oracle_segment flat_segments[2] = {
+    { 0, 0xffffffff, false, false, false },
+    { 0, 0xffffffff, true, false, false },
+};
+
 static struct memory memory;
 static struct space space;
 static struct trace trace;
@@ -67,6 +72,9 @@ bool bare_init(const char *profile_name)
         !space_map_ram(&space, CODE_BASE, code_ram, 0, CODE_SIZE / PAGE_SIZE, EXTENT_RAM) ||
         !space_map_ram(&space, DATA_BASE, data_ram, 0, DATA_SIZE / PAGE_SIZE, EXTENT_RAM))
         return false;
+    if (!space_map_ram(&space, REAL_CODE, code_ram, 0, CODE_SIZE / PAGE_SIZE, EXTENT_RAM) ||
+        !space_map_ram(&space, REAL_DATA, data_ram, 0, DATA_SIZE / PAGE_SIZE, EXTENT_RAM))
+        return false;
     build_tables();
     cpu = cpu_new(profile, &space, &trace);
     return cpu != NULL;
@@ -90,29 +98,29 @@ static void enter_mode(unsigned bits)
     now = bits;
     cpu_reset(cpu);
     if (bits == BITS_REAL) {
-        for (unsigned n = 0; n < 6; n++)
-            cpu->seg[n].base = oracle_segments[n].base & 0xf0000; /* set per run by the caller's selectors */
+        for (enum seg seg = ES; seg <= GS; seg++)
+            set_segment_real(cpu, seg, (uint16_t)((seg == CS ? REAL_CODE : REAL_DATA + 0x10 * seg) >> 4));
         cpu_mode_changed(cpu);
         return;
     }
     cpu->cpl = 3;
     cpu->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_AM | CR0_ET;
-    for (unsigned n = 0; n < 6; n++)
-        cpu->seg[n] = segment_of(&oracle_segments[n], bits == BITS_32, 3);
+    for (enum seg seg = ES; seg <= GS; seg++)
+        cpu->seg[seg] = segment_of(bits == BITS_FLAT32 ? &flat_segments[seg == CS] : &oracle_segments[seg], bits != BITS_16, 3);
     cpu->seg[TR].limit = 0; /* no I/O permission bitmap */
     cpu->cr3 = TABLE_32;
     if (bits == BITS_64) {
         cpu->cr4 = CR4_PAE;
         cpu->cr3 = TABLE_PAE;
         cpu->msr[MSR_EFER] = EFER_LME | EFER_LMA | EFER_SCE;
-        cpu->seg[CS].attr |= SEG_L;
+        cpu->seg[CS].attr = (cpu->seg[CS].attr & ~(uint32_t)SEG_DB) | SEG_L;
     }
     cpu_mode_changed(cpu);
 }
 
 static enum mode mode_of(unsigned bits)
 {
-    static const enum mode modes[] = { MODE_LONG64, MODE_PROT32, MODE_PROT16, MODE_REAL16 };
+    static const enum mode modes[] = { MODE_LONG64, MODE_PROT32, MODE_PROT16, MODE_REAL16, MODE_PROT32 };
     return modes[bits];
 }
 

@@ -22,10 +22,11 @@ static bool chance(unsigned percent) { return below(100) < percent; }
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
+static bool flat(unsigned bits) { return bits == BITS_64 || bits == BITS_FLAT32; }
 static uint64_t pointer(unsigned bits)
 {
     uint64_t offset = below(DATA_SIZE - 0x40) & ~(chance(60) ? 7u : 0u);
-    return bits == BITS_64 ? DATA_BASE + offset : offset;
+    return flat(bits) ? DATA_BASE + offset : offset;
 }
 
 static uint64_t value(unsigned bits)
@@ -83,7 +84,7 @@ static unsigned put_prefixes(struct writer *w, const struct encoding *e, uint32_
 static void put_memory(struct writer *w, unsigned bits, bool addr67, unsigned modrm, uint64_t rip)
 {
     unsigned mod = modrm >> 6, rm = modrm & 7;
-    bool address16 = bits == BITS_16 || bits == BITS_REAL ? !addr67 : bits == BITS_32 && addr67;
+    bool address16 = bits == BITS_16 || bits == BITS_REAL ? !addr67 : bits != BITS_64 && addr67;
     uint64_t absolute = pointer(bits);
     if (address16) {
         if (mod == 0 && rm == 6)
@@ -121,7 +122,7 @@ static void aim(struct oracle_case *c, const struct insn *i)
     uint64_t *r = c->before.r, target = pointer(c->bits);
     if (c->bits == BITS_64 && i->seg == GS)
         target -= oracle_segments[GS].base;
-    else if (c->bits != BITS_64 && i->seg == GS)
+    else if ((c->bits == BITS_32 || c->bits == BITS_16) && i->seg == GS)
         target = 0x1300 + below(0xc00);
     uint64_t scaled = i->index == REG_ZERO ? 0 : r[i->index] << i->scale;
     uint64_t base = i->base < 16 ? r[i->base] : i->base == REG_RIP ? c->before.rip : 0;
@@ -175,7 +176,7 @@ bool generate(struct oracle_case *c, unsigned row, unsigned bits)
     memset(c, 0, sizeof *c);
     c->bits = bits;
     c->row = row;
-    uint64_t rip = bits == BITS_64 ? CODE_BASE : 0;
+    uint64_t rip = flat(bits) ? CODE_BASE : 0;
     c->before.rip = rip + 0x200 + below(0x800);
     put_prefixes(&w, e, attr, bits, &addr67);
     if (e->map != MAP_ONE)
@@ -198,7 +199,7 @@ bool generate(struct oracle_case *c, unsigned row, unsigned bits)
             put_memory(&w, bits, addr67, modrm, c->before.rip);
     }
     if (e->imm[0] == IMM_MO)
-        put_value(&w, pointer(bits), bits == BITS_64 ? (addr67 ? 4 : 8) : (bits == BITS_32) != addr67 ? 4 : 2);
+        put_value(&w, pointer(bits), bits == BITS_64 ? (addr67 ? 4 : 8) : (bits == BITS_32 || bits == BITS_FLAT32) != addr67 ? 4 : 2);
     put_immediates(&w, bits);
 
     for (unsigned n = 0; n < 16; n++)

@@ -8,13 +8,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The same code and data in real mode. */
+#define REAL_CODE 0x20000u
+#define REAL_DATA 0x30000u
+
 /* Linear addresses that host and engine both map; everything else is not present. */
 #define CODE_BASE 0x10000000u
 #define CODE_SIZE 0x1000u
 #define DATA_BASE 0x10010000u
 #define DATA_SIZE 0x2000u
 
-enum bitness { BITS_64, BITS_32, BITS_16, BITS_REAL };
+enum bitness { BITS_64, BITS_32, BITS_16, BITS_REAL, BITS_FLAT32 }; /* FLAT32: segments from 0 to 4 GB */
 
 /* Segments of the 16 and 32-bit modes, the same in the LDT and in the engine. GS grows downwards. */
 struct oracle_segment { uint32_t base, limit; bool code, read_only, expand_down; };

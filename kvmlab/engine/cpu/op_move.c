@@ -113,7 +113,17 @@ DEFINE_EXTENSIONS(movzx_Gv_Eb, 8, uint8_t)
 DEFINE_EXTENSIONS(movzx_Gv_Ew, 16, uint16_t)
 DEFINE_EXTENSIONS(movsx_Gv_Eb, 8, int8_t)
 DEFINE_EXTENSIONS(movsx_Gv_Ew, 16, int16_t)
-DEFINE_EXTENSION(movsxd_Gv_Ed, 16, 16, int16_t)
+OP(op_movsxd_Gv_Ed_16r) { return op_mov_Gv_Ev_16r(cpu, i); }
+OP(op_movsxd_Gv_Ed_16m)
+{
+    uint32_t v;
+    if (!cpu_behaves(cpu, BEHAVIOUR_MOVSXD_16_READS_32))
+        return op_mov_Gv_Ev_16m(cpu, i);
+    if (!read32(cpu, (enum seg)i->seg, ea(cpu, i), &v))
+        return false;
+    set_reg16(cpu, i->reg, (uint16_t)v);
+    return true;
+}
 DEFINE_EXTENSION(movsxd_Gv_Ed, 32, 32, int32_t)
 DEFINE_EXTENSION(movsxd_Gv_Ed, 32, 64, int32_t)
 

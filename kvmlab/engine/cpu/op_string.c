@@ -327,5 +327,17 @@ static bool outs_element(struct cpu *cpu, const struct insn *i)
     advance(cpu, i, RSI, 1);
     return true;
 }
-DEFINE_STRING(ins, ins_element, no_run, false)
-DEFINE_STRING(outs, outs_element, no_run, false)
+
+/* The port's rights are asked even when the count is zero. */
+static bool io_string(struct cpu *cpu, const struct insn *i, element_fn *element)
+{
+    if (!i->rep)
+        return element(cpu, i);
+    if (index_of(cpu, i, RCX) == 0)
+        return io_allowed(cpu, (uint16_t)cpu->r[RDX], i->size);
+    return repeat(cpu, i, element, no_run, false);
+}
+OP(op_ins_b) { return io_string(cpu, i, ins_element); }
+OP(op_ins_v) { return io_string(cpu, i, ins_element); }
+OP(op_outs_b) { return io_string(cpu, i, outs_element); }
+OP(op_outs_v) { return io_string(cpu, i, outs_element); }
