@@ -137,7 +137,7 @@ def kind_mask(names: Sequence[str]) -> int:
 
 # What the words a to e are called in Python, by kind. A pair takes some bits of a word: (name, shift, mask).
 _WORDS: dict[str, dict[str, Any]] = {
-    "retired": {"a": "row", "b": "rflags", "c": "rsp", "d": "rax"},
+    "retired": {"b": "rflags", "c": "rsp", "d": "rax"},
     "entry": {"a": "failed_check", "b": "guest_rip", "c": "injected", "d": "control_block"},
     "entry_phase": {"a": "phase", "b": "failed_check"},
     "exit": {"a": "reason", "b": "qualification", "c": "info2", "d": "interruption", "e": "idt_vectoring"},
@@ -331,9 +331,7 @@ def _bits_of_error(error: int) -> str:
 
 
 def _retired(e: Event) -> str:
-    rows = tables.instructions()
-    name = rows[e.row].mnemonic.upper() if e.row < len(rows) else "an instruction"
-    return f"The instruction at {e.rip:#x} retired: {name}; rax is {e.rax:#x}, rsp is {e.rsp:#x}."
+    return f"An instruction retired; the next is at {e.rip:#x}, rax is {e.rax:#x}, rsp is {e.rsp:#x}."
 
 
 def _check(e: Event, row: int) -> str:

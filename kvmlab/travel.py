@@ -96,10 +96,18 @@ class Travelling(Running):
         self._acquire()
         try:
             self._record(*names)
+            start = Position(*self._handle.position())
             stop = self._go(None, events=mask, phase=kind is None)
+            if stop.reason == ExitReason.EVENT:
+                return stop.event  # type: ignore[no-any-return]
+            # An access that user space has to answer is an event and a stop at once.
+            first, following = self._handle.trace_range()
+            last = (
+                Event(self._handle.trace_read(following - 1, 1)[1], self._where.vendor) if following > first else None
+            )
+            return last if last is not None and last.position >= start and last.kind in names else None
         finally:
             self._release()
-        return stop.event if stop.reason == ExitReason.EVENT else None
 
     def step_exit(self, kind: str | None = None, handled: bool = True) -> Exit:
         """Runs to the next VM exit of the hardware, also one that the hypervisor handles itself.
