@@ -198,18 +198,27 @@ bool history_answers(kl_vm *vm)
 
 /* ---- running ------------------------------------------------------------------------------------------ */
 
-/* Inputs that lie at the present moment, in their order. An answer waits for its question. */
-static void apply_inputs_here(kl_vm *vm, bool asked)
+/* The next input, if it came at the present moment. An answer waits for its question. */
+static bool apply_input_here(kl_vm *vm)
 {
     struct history *h = vm->history;
-    while (h->cursor < h->nr_inputs) {
-        const struct input *input = &h->input[h->cursor];
-        if (input->instructions != now_instructions(vm) || (is_answer(input) && !asked))
-            return;
-        h->cursor++;
-        apply(vm, input);
-        asked = asked && !is_answer(input);
-    }
+    kl_position now;
+    vm->ops->get_position(vm, &now);
+    if (h->cursor == h->nr_inputs)
+        return false;
+    const struct input *input = &h->input[h->cursor];
+    if (input->instructions != now.instructions || input->sequence > now.sequence || (is_answer(input) && !h->asked))
+        return false;
+    h->cursor++;
+    h->asked = h->asked && !is_answer(input);
+    apply(vm, input);
+    return true;
+}
+
+static void apply_inputs_here(kl_vm *vm)
+{
+    while (apply_input_here(vm))
+        ;
 }
 
 static bool waits_for_answer(uint32_t reason)
@@ -252,7 +261,7 @@ int history_run(kl_vm *vm, const kl_run_args *args, kl_exit *exit)
     uint64_t start = now_instructions(vm), end = start + args->max_instructions;
     if (end < start)
         end = ~0ull;
-    apply_inputs_here(vm, h->asked);
+    apply_inputs_here(vm);
     h->asked = false;
     for (;;) {
         int result = run_piece(vm, args, end, exit);
@@ -262,7 +271,7 @@ int history_run(kl_vm *vm, const kl_run_args *args, kl_exit *exit)
         snapshot_if_due(vm);
         uint64_t now = now_instructions(vm);
         if (exit->reason == KL_EXIT_LIMIT && !exit->no_progress && now < end) {
-            apply_inputs_here(vm, false);
+            apply_inputs_here(vm);
             continue;
         }
         exit->replayed = h->cursor < h->nr_inputs;
@@ -284,6 +293,8 @@ static int replay(kl_vm *vm, const kl_position *target)
         bool inside = now.instructions >= target->instructions;
         if (now.instructions > target->instructions || (inside && now.sequence >= target->sequence))
             return 0;
+        if (inside && apply_input_here(vm))
+            continue;
         /* the last instruction's events: stop at the sequence asked for */
         kl_run_args args = { .max_instructions = inside ? 1 : target->instructions - now.instructions,
                              .stop_events = inside ? ~0ull : 0, .step_phase = inside };
