@@ -141,6 +141,10 @@ int bare_row(unsigned bits, const uint8_t *bytes, unsigned available)
     return decode(cpu, mode_of(bits), bytes, available, &i) == DECODE_OK ? (int)i.row : -1;
 }
 
+unsigned bare_nr_rows(void) { return nr_insn_rows; }
+const char *bare_mnemonic(unsigned row) { return insn_rows[row].mnemonic; }
+const char *bare_flags(unsigned row) { return insn_rows[row].flags; }
+
 bool bare_decode(struct oracle_case *c, struct insn *i)
 {
     enter_mode(c->bits);

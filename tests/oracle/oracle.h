@@ -53,6 +53,8 @@ uint8_t *bare_data(void);     /* DATA_SIZE bytes behind DATA_BASE */
 uint8_t *bare_code(void);
 int bare_length(unsigned bits, const uint8_t *bytes, unsigned available); /* bytes, 0: #UD, -1: more bytes wanted, -2: too long */
 int bare_row(unsigned bits, const uint8_t *bytes, unsigned available);    /* -1: none */
+unsigned bare_nr_rows(void);
+const char *bare_mnemonic(unsigned row), *bare_flags(unsigned row);
 bool bare_decode(struct oracle_case *c, struct insn *i);                  /* sets row and len */
 
 /* generate.c */
