@@ -62,6 +62,7 @@ class Result(ctypes.Structure):
         ("vector", ctypes.c_uint32),
         ("error", ctypes.c_uint32),
         ("address", ctypes.c_uint64),
+        ("selector", ctypes.c_uint16 * 6),
     ]
 
 
@@ -102,7 +103,7 @@ class Bare:
 
     def __init__(self, profile: str) -> None:
         self._lib = ctypes.CDLL(str(BUILD / "liboracle.so"))
-        for name in ("bare_mnemonic", "bare_flags"):
+        for name in ("bare_mnemonic", "bare_encoding", "bare_flags"):
             getattr(self._lib, name).restype = ctypes.c_char_p
         self._lib.bare_data.restype = ctypes.POINTER(ctypes.c_uint8)
         self._lib.random64.restype = ctypes.c_uint64
@@ -134,6 +135,9 @@ class Bare:
 
     def mnemonic(self, row: int) -> str:
         return str(self._lib.bare_mnemonic(row).decode())
+
+    def encoding(self, row: int) -> str:
+        return str(self._lib.bare_encoding(row).decode())
 
     def flags(self, row: int) -> str:
         return str(self._lib.bare_flags(row).decode())

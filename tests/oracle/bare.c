@@ -93,7 +93,7 @@ static struct segment segment_of(const struct oracle_segment *s, bool big, unsig
 static void enter_mode(unsigned bits)
 {
     static unsigned now = 99;
-    if (bits == now)
+    if (bits == now && bits != BITS_REAL) /* real-mode code may load segments */
         return;
     now = bits;
     cpu_reset(cpu);
@@ -143,6 +143,7 @@ int bare_row(unsigned bits, const uint8_t *bytes, unsigned available)
 
 unsigned bare_nr_rows(void) { return nr_insn_rows; }
 const char *bare_mnemonic(unsigned row) { return insn_rows[row].mnemonic; }
+const char *bare_encoding(unsigned row) { return insn_rows[row].encoding; }
 const char *bare_flags(unsigned row) { return insn_rows[row].flags; }
 
 bool bare_decode(struct oracle_case *c, struct insn *i)
@@ -192,6 +193,8 @@ void bare_run(const struct oracle_case *c, struct oracle_result *result)
     memcpy(result->after.r, cpu->r, sizeof result->after.r);
     result->after.rip = cpu->r[REG_RIP];
     result->after.rflags = get_rflags(cpu);
+    for (enum seg seg = ES; seg <= GS; seg++)
+        result->selector[seg] = cpu->seg[seg].selector;
     result->vector = cpu->leave == LEAVE_FAULT ? cpu->fault.vector : NO_FAULT;
     result->error = cpu->leave == LEAVE_FAULT ? cpu->fault.error : 0;
     result->address = cpu->leave == LEAVE_FAULT && cpu->fault.vector == VEC_PF ? cpu->fault.address : 0;

@@ -215,6 +215,8 @@ bool generate(struct oracle_case *c, unsigned row, unsigned bits)
         shape_registers(c, &i);
         c->step = (insn_rows[c->row].attr & A_REP) && i.rep ? chance(30) : 1;
     }
+    for (unsigned n = 0; bits != BITS_64 && n < 16; n++)
+        c->before.r[n] &= 0xffffffff;
     if (c->step)
         c->before.rflags |= FLAG_TF;
     return true;

@@ -43,6 +43,7 @@ struct oracle_result {
     uint32_t vector;          /* NO_FAULT or the exception */
     uint32_t error;
     uint64_t address;         /* #PF */
+    uint16_t selector[6];     /* ES CS SS DS FS GS; only bare.c */
 };
 
 /* bare.c */
@@ -54,7 +55,7 @@ uint8_t *bare_code(void);
 int bare_length(unsigned bits, const uint8_t *bytes, unsigned available); /* bytes, 0: #UD, -1: more bytes wanted, -2: too long */
 int bare_row(unsigned bits, const uint8_t *bytes, unsigned available);    /* -1: none */
 unsigned bare_nr_rows(void);
-const char *bare_mnemonic(unsigned row), *bare_flags(unsigned row);
+const char *bare_mnemonic(unsigned row), *bare_encoding(unsigned row), *bare_flags(unsigned row);
 bool bare_decode(struct oracle_case *c, struct insn *i);                  /* sets row and len */
 
 /* generate.c */
