@@ -49,10 +49,10 @@ NOT_COMPARED = {
     "wait": "x87",
 }
 SYSTEM = set(
-    "arpl clac clgi cli clts hlt invd invlpg invlpga lar lgdt lidt lldt lmsw lsl ltr monitor mwait rdfsbase rdgsbase "
-    "rdmsr sgdt sidt skinit sldt smsw stac stgi sti str swapgs syscall sysenter sysexit sysret verr verw vmcall vmclear "
-    "vmlaunch vmload vmmcall vmptrld vmptrst vmread vmresume vmrun vmsave vmwrite vmxoff vmxon wbinvd wrfsbase wrgsbase "
-    "wrmsr xgetbv xsetbv".split()
+    "arpl clac clgi cli clts hlt invd invlpg invlpga lar lgdt lidt lldt lmsw lsl ltr monitor mwait "
+    "rdfsbase rdgsbase rdmsr sgdt sidt skinit sldt smsw stac stgi sti str swapgs syscall sysenter sysexit "
+    "sysret verr verw vmcall vmclear vmlaunch vmload vmmcall vmptrld vmptrst vmread vmresume vmrun vmsave "
+    "vmwrite vmxoff vmxon wbinvd wrfsbase wrgsbase wrmsr xgetbv xsetbv".split()
 )
 
 
