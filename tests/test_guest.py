@@ -201,11 +201,13 @@ CORPUS = """
         mov   al, ' '; mov al, '#'; mov al, ';'; in al, 0x60; out dx, eax
     9:  jcxz 9b; loop 9b
         .code32
+        push ds; pop es; push cs; pop ss; push fs; pop gs
         iret; iretd; retf; push offset f; pushf; popf; mov es, ax; mov ax, es; mov eax, es; call f; lldt ax; str ax
         rep stosw; rep stosd; ljmp 0x18, offset last; xchg ebx, ecx; push 5; pushw 5; jecxz last; jcxz last
     last:
         .code64
         nop; and eax, offset f; cmp rax, offset f; xor ax, offset f
+        push fs; pop gs
         iretq; retfq; retf; sysretq; sysretd; syscall; swapgs; mov ax, ds; mov ds, ax; mov rax, [rip + table]
         mov   rax, offset table; lea rsi, [rip + table]; xchg rbx, rcx; xchg r8d, r9d; rep stosw; rep stosq
         call  last; jmp fword ptr [rbx]; mov r8, 88172645463325252; push offset f; cmpxchg16b [rbx]; call [rip + table]

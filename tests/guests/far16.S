@@ -25,7 +25,8 @@ _start: cld
 1:      mov     [si], ax
         mov     word ptr [si + 2], 0
         mov     [si + 0x80], ax
-        add     word ptr [si + 0x80], offset stubs20 - stubs
+        add     word ptr [si + 0x80], 0x40     # from stubs to stubs20: eight of eight bytes
+        nop                             # the log below counts on this address
         mov     word ptr [si + 0x82], 0
         add     ax, 8
         add     si, 4
@@ -57,8 +58,8 @@ r6:     mov     bx, offset r7           # one trap, behind the NOP
         popf
         nop
         nop
-r7:     ljmp    0x10, offset r8 - 0x100
-r8:     mov     ax, cs
+r7:     ljmp    0x10, offset at8 - 0x100
+at8:     mov     ax, cs
         stosw
         lcall   0, offset near_end      # two words
         mov     ax, sp
@@ -73,11 +74,11 @@ r8:     mov     ax, cs
         lcall   0, offset by_iret
         mov     ax, sp
         stosw
-        ljmp    0, offset r9
-r9:     lcall   [near_pointer]
-        ljmp    [r10_pointer]
+        ljmp    0, offset at9
+at9:     lcall   [near_pointer]
+        ljmp    [at10_pointer]
         ud2
-r10:    mov     ax, cs
+at10:    mov     ax, cs
         stosw
         lds     ax, [pair]
         stosw
@@ -278,20 +279,20 @@ done:   mov     ax, 0x600d
         hlt
 
 # --- Stubs of real mode ---------------------------------------------------------------------------------------------------------
-        .balign 8, 0x90
+        .balign 8, 0xcc
 stubs:
         .set    n, 0
         .rept   8
-        .balign 8, 0x90
+        .balign 8, 0xcc
         push    n
         jmp     common
         .set    n, n + 1
         .endr
-        .balign 8, 0x90
+        .balign 8, 0xcc
 stubs20:
         .set    n, 0x20
         .rept   8
-        .balign 8, 0x90
+        .balign 8, 0xcc
         push    n
         jmp     common
         .set    n, n + 1
@@ -342,8 +343,8 @@ tss:    .word   0, STACK_TSS, DATA0, 0, 0, 0, 0
 bounds: .word   -5, 10
 near_pointer:
         .word   near_end, 0
-r10_pointer:
-        .word   r10 - 0x300, 0x30
+at10_pointer:
+        .word   at10 - 0x300, 0x30
 pair:   .word   0x1234, 0x5678
 wide_pair:
         .long   0x89abcdef

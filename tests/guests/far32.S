@@ -132,7 +132,7 @@ p1:     mov     eax, DATA0
         lcall   CONFORMING, offset same_level
         mov     eax, esp
         stosd
-        lcall   GATE_2 - 3, offset 0    # from ring 0 through the gate: same level, no copy
+        lcall   GATE_2 - 3, 0    # from ring 0 through the gate: same level, no copy
         mov     eax, esp
         stosd
         jmp     faults0
@@ -221,9 +221,9 @@ p11:    mov     ebx, offset p12
 p12:    mov     ebx, offset p13
         ljmp    0, offset p13
 p13:    mov     ebx, offset p14
-        lcall   GATE_ABSENT, offset 0
+        lcall   GATE_ABSENT, 0
 p14:    mov     ebx, offset p15
-        lcall   GATE_DATA, offset 0
+        lcall   GATE_DATA, 0
 p15:    mov     ebx, offset p16          # CS of DPL 3 without a gate
         ljmp    CODE3, offset p16
 p16:    mov     ebx, offset p17          # LTR of a busy TSS
@@ -283,13 +283,13 @@ ring3:  mov     eax, cs
         stosd
         push    0x11111111
         push    0x22222222
-        lcall   GATE_2, offset 0
+        lcall   GATE_2, 0
         mov     eax, esp                # the parameters are gone
         stosd
         mov     eax, gs
         stosd
         push    0x44443333
-        lcall   GATE_16, offset 0
+        lcall   GATE_16, 0
         mov     eax, esp
         stosd
         add     esp, 2
@@ -307,7 +307,7 @@ ring3:  mov     eax, cs
 p26:    mov     ebx, offset p27
         hlt
 p27:    mov     ebx, offset p28
-        lcall   GATE_0, offset 0
+        lcall   GATE_0, 0
 p28:    mov     ebx, offset p29
         lcall   CODE0, offset same_level
 p29:    mov     ebx, offset p30
@@ -350,11 +350,11 @@ p37:    mov     ebx, offset done
         int     0x31
 
 # --- The handler of everything -------------------------------------------------------------------------------------------------------
-        .balign 16, 0x90
+        .balign 16, 0xcc
 stubs:
         .set    n, 0
         .rept   0x34
-        .balign 16, 0x90
+        .balign 16, 0xcc
         .if n == 8 || (n >= 10 && n <= 14) || n == 17
         nop
         nop

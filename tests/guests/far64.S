@@ -77,9 +77,9 @@ reloaded:
         ltr     ax
         mov     eax, LDT
         lldt    ax
-        str     rax
+        str     eax
         stosq
-        sldt    rax
+        sldt    eax
         stosq
 
         mov     rsi, offset asked
@@ -248,7 +248,7 @@ compat3:
         stosd
         mov     ebx, offset q36
         int     0x30
-q36:    lcall   GATE, offset 0          # the gate is 64 bits wide from here too
+q36:    lcall   GATE, 0          # the gate is 64 bits wide from here too
         mov     eax, esp
         stosd
         stosd
@@ -291,11 +291,11 @@ by_gate:
         stosq
         retfq
 
-        .balign 16, 0x90
+        .balign 16, 0xcc
 stubs:
         .set    n, 0
         .rept   0x38
-        .balign 16, 0x90
+        .balign 16, 0xcc
         .if n == 8 || (n >= 10 && n <= 14) || n == 17
         nop
         nop

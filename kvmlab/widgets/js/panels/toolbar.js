@@ -55,7 +55,7 @@ export function draw(root, state, ask) {
   const kinds = can.has("step_exit") && about.kinds.length
     ? h(
         "select",
-        { "aria-label": "Kind of exit to run to", key: "kind", ...says("Kind of exit", "Next exit then skips every other kind. Python: vm.step_exit(kind=…, handled=True)"), value: about.kind, onchange: (/** @type {any} */ event) => ask("kind", { kind: event.target.value }) },
+        { "aria-label": "Kind of exit to run to", key: "kind", ...says("Kind of exit", "Next exit then skips every other kind. Python: vm.step_exit(kind=…, handled=True)"), value: about.kind, onchange: (/** @type {any} */ event) => { about.kind = event.target.value; /* a click may come before the answer */ ask("kind", { kind: about.kind }); } },
         h("option", { value: "" }, "of any kind"),
         about.kinds.map(([name, words]) => h("option", { value: name, key: name }, words)),
       )
