@@ -536,7 +536,7 @@ def _respell(statement: Statement) -> str | None:
             return _att(f"pushl ${re.sub(r'^offset', '', first, flags=re.IGNORECASE).strip()}")
     if bits in (32, 64):
         if mnemonic in ("push", "pop") and len(operands) == 1 and _SEGMENT_REGISTER.match(first):
-            return _att(f"{mnemonic}{'l' if bits == 32 else 'q'} %{first.lower()}")  # LLVM takes the size of the register
+            return _att(f"{mnemonic}{'l' if bits == 32 else 'q'} %{first.lower()}")  # LLVM goes by the register
         if mnemonic == "mov" and len(operands) == 2:
             target, source = operands[0].lower(), operands[1].lower()
             if _SEGMENT_REGISTER.match(target) and source in _WIDE:

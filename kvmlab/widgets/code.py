@@ -12,7 +12,7 @@ from .scene import Scene
 
 LINES = 15
 """How many instructions are shown."""
-ROWS = 14
+ROWS = 15
 """Rows of the list, labels included: what the first screen has room for."""
 BEFORE = 5
 """How many of them stand before the current one when the list is laid out anew."""
