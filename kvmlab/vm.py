@@ -9,7 +9,7 @@ from typing import Any
 from . import engine as _engine
 from . import paging
 from .engine import Handle
-from .errors import BadArgument, EngineUnavailable, NoSuchSlot, NotVisible
+from .errors import BadArgument, NoSuchSlot, NotVisible
 from .exits import Exit
 from .inside import Shadow
 from .live import Msrs
@@ -109,12 +109,7 @@ class VM(Computer):
         self._auto = engine == "auto"
         self._has_vcpu = False
         name = cpu or DEFAULT_CPU
-        try:
-            handle = Handle(chosen, "vm", name, mmu=self._mmu, real_mode=self._real_mode)
-        except BadArgument as error:
-            if "kind" not in error.message:
-                raise
-            raise EngineUnavailable("The soft engine of this build has no hypervisor.", "Use kvmlab.Machine.") from None
+        handle = Handle(chosen, "vm", name, mmu=self._mmu, real_mode=self._real_mode)
         super().__init__(handle, name if chosen == "soft" else "host", chosen, reason)
         if size is not None:
             try:

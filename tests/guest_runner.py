@@ -173,17 +173,6 @@ def all_guests() -> list[Guest]:
     return [read(path) for path in sorted(FOLDER.iterdir()) if path.suffix in (".S", ".c")]
 
 
-def has_hypervisor() -> bool:
-    """Whether this engine has its hypervisor: without it there is the bare machine and /dev/kvm."""
-    import kvmlab
-
-    try:
-        kvmlab.VM(memory="1M", engine="soft").close()
-    except kvmlab.EngineUnavailable:
-        return False
-    return True
-
-
 # --- Running ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import guest_runner
 import pytest
 import qemu_run
 import unicorn
@@ -133,8 +132,6 @@ def test_bad_arguments() -> None:
 @pytest.mark.parametrize("name", list(bench_guests.GUESTS))
 @pytest.mark.parametrize("kind", ["Machine", "VM"])
 def test_on_our_own(name: str, kind: str) -> None:
-    if kind == "VM" and not guest_runner.has_hypervisor():
-        pytest.skip("the soft engine has no hypervisor here")
     if bench_guests.GUESTS[name].sse:
         pytest.skip("SSE2 comes with a later processor")
     n = SMALL.get(name, 50)

@@ -41,8 +41,6 @@ def _report(wrong: list[str]) -> str:
 
 @pytest.mark.parametrize(("guest", "engine", "cpu", "mmu"), _cases())
 def test_on_a_vm(guest: guest_runner.Guest, engine: str, cpu: str | None, mmu: str | None) -> None:
-    if engine == "soft" and not guest_runner.has_hypervisor():
-        pytest.skip("the soft engine has no hypervisor here")
     image = guest.build()
     for console in _ways(guest):
         options: dict[str, Any] = {"memory": guest.memory, "engine": engine, **guest.options}

@@ -3,18 +3,15 @@
  * The kernel's interface of today is turned into the contract of the model: RIP stands on the instruction of an
  * I/O exit, a repeated string is one exit with its address and count, MMIO writes are committed and reads are
  * not. RIP at an exit is never trusted: hosts differ (measured: OUT leaves with RIP behind it where the kernel
- * emulates, on it where hardware runs). What cannot be had is listed in docs/engines.md.
+ * emulates, on it where hardware runs). What an exit was is found out in devkvm_exit.c.
  *
  * A guest that never leaves is stopped by a signal to the thread that runs it plus immediate_exit. */
 #define _GNU_SOURCE
-#include "engine.h"
+#include "devkvm.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -22,33 +19,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "space.h"
-
-#define NR_SLOTS 4
-#define MAX_CPUID 256
-#define STRING_BYTES 65536u /* elements of a repeated OUTS gathered for one exit */
-
-struct devkvm {
-    kl_vm vm; /* first: the handle is a pointer to it */
-    int kvm, machine, vcpu;
-    struct kvm_run *run;
-    size_t run_size;
-    struct memory memory;
-    struct { uint64_t gpa, size; uint32_t flags; struct ram *ram; } slot[NR_SLOTS];
-    struct kvm_cpuid2 *cpuid;
-    uint64_t queued[4];      /* interrupt vectors that user space queued */
-    kl_guest_debug debug;
-    bool answer_due;         /* an IN or MMIO read waits for its value */
-    bool answered;
-    bool shown_valid;        /* what get_regs shows differs from what the kernel holds: the I/O is done already */
-    kl_regs shown, behind;   /* registers before the I/O instruction, and after it */
-    uint8_t *string;         /* elements of the last string exit */
-    uint64_t string_bytes;
-    bool string_in;
-    atomic_int kicked, running;
-    pthread_t runner;
-};
 
 static struct devkvm *kvm_of(kl_vm *vm) { return (struct devkvm *)vm; }
 
@@ -201,7 +171,7 @@ static int devkvm_set_memory_region(kl_vm *vm, uint32_t slot, uint64_t gpa, uint
 }
 
 /* Copies between a buffer and the slots; holes read ones and drop writes. */
-static int64_t copy(struct devkvm *k, uint64_t gpa, uint8_t *to, const uint8_t *from, uint64_t len)
+int64_t devkvm_copy(struct devkvm *k, uint64_t gpa, uint8_t *to, const uint8_t *from, uint64_t len)
 {
     int64_t answered = 0;
     for (uint64_t n; len; len -= n, gpa += n) {
@@ -231,13 +201,13 @@ static int64_t copy(struct devkvm *k, uint64_t gpa, uint8_t *to, const uint8_t *
 static int64_t devkvm_read(kl_vm *vm, int space, uint64_t address, void *to, uint64_t len)
 {
     ONLY_GUEST_PHYSICAL(space);
-    return copy(kvm_of(vm), address, to, NULL, len);
+    return devkvm_copy(kvm_of(vm), address, to, NULL, len);
 }
 
 static int64_t devkvm_write(kl_vm *vm, int space, uint64_t address, const void *from, uint64_t len)
 {
     ONLY_GUEST_PHYSICAL(space);
-    return copy(kvm_of(vm), address, NULL, from, len);
+    return devkvm_copy(kvm_of(vm), address, NULL, from, len);
 }
 
 static int devkvm_view_get(kl_vm *vm, uint32_t slot, kl_view *view)
@@ -288,7 +258,7 @@ static void regs_to_kernel(struct kvm_regs *r, const kl_regs *from)
                             .r14 = g[14], .r15 = g[15], .rip = from->rip, .rflags = from->rflags };
 }
 
-static int kernel_regs(struct devkvm *k, kl_regs *regs)
+int devkvm_kernel_regs(struct devkvm *k, kl_regs *regs)
 {
     struct kvm_regs r;
     if (ioctl(k->vcpu, KVM_GET_REGS, &r) < 0)
@@ -308,7 +278,7 @@ static int devkvm_get_regs(kl_vm *vm, kl_regs *regs)
 {
     struct devkvm *k = kvm_of(vm);
     if (!k->shown_valid)
-        return kernel_regs(k, regs);
+        return devkvm_kernel_regs(k, regs);
     *regs = k->shown;
     return 0;
 }
@@ -322,9 +292,9 @@ static int devkvm_set_regs(kl_vm *vm, const kl_regs *regs)
     kl_regs now = *regs;
     if (k->answer_due) {
         kl_regs before, after;
-        int result = kernel_regs(k, &before);
+        int result = devkvm_kernel_regs(k, &before);
         result = result ? result : finish_pending(k);
-        result = result ? result : kernel_regs(k, &after);
+        result = result ? result : devkvm_kernel_regs(k, &after);
         if (result)
             return result;
         k->shown = before, k->behind = after, k->shown_valid = true;
@@ -495,7 +465,7 @@ static int devkvm_cpuid(kl_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t out
 
 /* ---- entering ------------------------------------------------------------------------------------------------ */
 
-static int enter(struct devkvm *k)
+int devkvm_enter(struct devkvm *k)
 {
     entered = k->run;
     int result = ioctl(k->vcpu, KVM_RUN, 0) < 0 ? -errno : 0;
@@ -508,7 +478,7 @@ static int finish_pending(struct devkvm *k)
 {
     k->answer_due = false;
     k->run->immediate_exit = 1;
-    int result = enter(k);
+    int result = devkvm_enter(k);
     k->run->immediate_exit = 0;
     return result == -EINTR || result == 0 ? 0 : from_errno(&k->vm, "/dev/kvm could not complete the access");
 }
@@ -529,7 +499,7 @@ static int arm_debug(struct devkvm *k, bool step)
     return ioctl(k->vcpu, KVM_SET_GUEST_DEBUG, &debug) < 0 ? from_errno(&k->vm, "/dev/kvm refused the breakpoints") : 0;
 }
 
-static int next_vector(const struct devkvm *k)
+int devkvm_next_vector(const struct devkvm *k)
 {
     for (unsigned v = 0; v < 256; v++)
         if (k->queued[v / 64] >> v % 64 & 1)
@@ -539,221 +509,14 @@ static int next_vector(const struct devkvm *k)
 
 static void inject_or_ask(struct devkvm *k)
 {
-    int vector = next_vector(k);
+    int vector = devkvm_next_vector(k);
     k->run->request_interrupt_window = 0;
     if (vector < 0)
         return;
     struct kvm_interrupt irq = { .irq = (uint32_t)vector };
     if (k->run->ready_for_interrupt_injection && ioctl(k->vcpu, KVM_INTERRUPT, &irq) == 0)
         k->queued[vector / 64] &= ~(1ull << vector % 64);
-    k->run->request_interrupt_window = next_vector(k) >= 0;
-}
-
-/* ---- what an I/O instruction was ------------------------------------------------------------------------------- */
-
-struct io_insn { bool string, rep, other_address_size; unsigned length; };
-
-static unsigned default_operand_bytes(const struct kvm_sregs *s)
-{
-    return s->cs.l ? 4 : s->cs.db ? 4 : 2;
-}
-
-/* Reads an I/O instruction at `bytes`; false: there stands something else. */
-static bool decode_io(const uint8_t *bytes, unsigned available, bool long_mode, unsigned default_bytes, bool in,
-                      unsigned size, struct io_insn *insn)
-{
-    bool op66 = false;
-    *insn = (struct io_insn){ 0 };
-    for (unsigned at = 0; at < available && at < 15; at++) {
-        uint8_t b = bytes[at];
-        if (b == 0x66)
-            op66 = true;
-        else if (b == 0xf2 || b == 0xf3)
-            insn->rep = true;
-        else if (b == 0x67)
-            insn->other_address_size = true;
-        else if (b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 ||
-                 (long_mode && (b & 0xf0) == 0x40))
-            continue;
-        else {
-            unsigned operand = b & 1 ? (op66 ? 6 - default_bytes : default_bytes) : 1;
-            insn->string = b >= 0x6c && b <= 0x6f;
-            bool is_in = insn->string ? b < 0x6e : b == 0xe4 || b == 0xe5 || b == 0xec || b == 0xed;
-            bool is_io = insn->string || (b >= 0xe4 && b <= 0xe7) || (b >= 0xec && b <= 0xef);
-            insn->length = at + 1 + (b >= 0xe4 && b <= 0xe7);
-            insn->rep = insn->rep && insn->string;
-            return is_io && is_in == in && operand == size;
-        }
-    }
-    return false;
-}
-
-static unsigned read_code(struct devkvm *k, uint64_t linear, uint8_t *bytes, unsigned n)
-{
-    unsigned done = 0;
-    for (; done < n; done++) {
-        struct kvm_translation t = { .linear_address = linear + done };
-        if (ioctl(k->vcpu, KVM_TRANSLATE, &t) < 0 || !t.valid || copy(k, t.physical_address, bytes + done, NULL, 1) != 1)
-            break;
-    }
-    return done;
-}
-
-/* Finds the I/O instruction: at RIP (not executed yet, or repeating), else ending at RIP. */
-static bool find_io(struct devkvm *k, const kl_regs *regs, const struct kvm_sregs *s, bool in, unsigned size,
-                    struct io_insn *insn, uint64_t *start)
-{
-    uint8_t bytes[15];
-    uint64_t base = s->cs.l ? 0 : s->cs.base;
-    bool in_place = in; /* IN leaves before it is done */
-    for (unsigned turn = 0; turn < 2; turn++, in_place = !in_place) {
-        if (in_place) {
-            unsigned n = read_code(k, base + regs->rip, bytes, sizeof bytes);
-            *start = regs->rip;
-            if (decode_io(bytes, n, s->cs.l, default_operand_bytes(s), in, size, insn))
-                return true;
-            continue;
-        }
-        for (unsigned length = 1; length <= 4 && length <= regs->rip; length++) {
-            unsigned n = read_code(k, base + regs->rip - length, bytes, length);
-            *start = regs->rip - length;
-            if (n == length && decode_io(bytes, n, s->cs.l, default_operand_bytes(s), in, size, insn) && insn->length == length)
-                return true;
-        }
-    }
-    *insn = (struct io_insn){ 0 };
-    *start = regs->rip;
-    return false;
-}
-
-/* ---- describing exits ---------------------------------------------------------------------------------------------- */
-
-static uint64_t io_value(const struct kvm_run *run)
-{
-    uint64_t value = 0;
-    memcpy(&value, (const uint8_t *)run + run->io.data_offset, run->io.size);
-    return value;
-}
-
-static bool keep_string(struct devkvm *k, const void *bytes, uint64_t n)
-{
-    if (!k->string)
-        k->string = malloc(STRING_BYTES);
-    if (!k->string || k->string_bytes + n > STRING_BYTES)
-        return false;
-    if (bytes)
-        memcpy(k->string + k->string_bytes, bytes, n);
-    k->string_bytes += n;
-    return true;
-}
-
-/* What a repeated instruction counts down: CX, ECX or RCX by its address size. */
-static uint64_t count_mask(const struct kvm_sregs *s, const struct io_insn *insn)
-{
-    if (s->cs.l)
-        return insn->other_address_size ? 0xffffffffu : ~0ull;
-    return (s->cs.db != 0) != insn->other_address_size ? 0xffffffffu : 0xffffu;
-}
-
-/* A repeated OUTS leaves once for each few elements: gather them, they belong to one instruction. When the last is out,
- * RIP may still stand on it: entering then would run on into the next instruction. */
-static void gather_outs(struct devkvm *k, uint64_t start, uint16_t port, uint8_t size, uint64_t mask)
-{
-    kl_regs now;
-    while (kernel_regs(k, &now) == 0 && now.rip == start && (now.gpr[1] & mask) && k->string_bytes + PAGE_SIZE <= STRING_BYTES) {
-        if (enter(k) < 0 || k->run->exit_reason != KVM_EXIT_IO || k->run->io.port != port ||
-            k->run->io.size != size || k->run->io.direction != KVM_EXIT_IO_OUT)
-            return;
-        keep_string(k, (uint8_t *)k->run + k->run->io.data_offset, (uint64_t)size * k->run->io.count);
-    }
-}
-
-static void describe_io(struct devkvm *k, kl_exit *exit)
-{
-    const struct kvm_run *run = k->run;
-    struct kvm_sregs s;
-    struct io_insn insn;
-    uint64_t start;
-    bool in = run->io.direction == KVM_EXIT_IO_IN;
-    *exit = (kl_exit){ .reason = KL_EXIT_IO, .hardware_reason = ~0u, .is_write = !in, .size = run->io.size, .port = run->io.port,
-                       .count = 1, .value = in ? ~0ull >> (64 - 8 * run->io.size) : io_value(run) };
-    k->string_bytes = 0;
-    k->string_in = in;
-    k->answer_due = in;
-    if (ioctl(k->vcpu, KVM_GET_SREGS, &s) < 0 || kernel_regs(k, &k->behind) < 0)
-        return;
-    find_io(k, &k->behind, &s, in, exit->size, &insn, &start);
-    k->shown = k->behind;
-    k->shown.rip = start;
-    exit->instruction_length = insn.length;
-    if (!insn.string) {
-        k->shown_valid = !in && start != k->behind.rip;
-        if (!in && start == k->behind.rip)
-            k->shown_valid = false;
-        return;
-    }
-    exit->string = 1;
-    exit->rep = insn.rep;
-    exit->down = k->behind.rflags >> 10 & 1;
-    if (in) {
-        keep_string(k, NULL, (uint64_t)run->io.size * run->io.count);
-        exit->count = run->io.count;
-        exit->address = s.es.base * !s.cs.l + k->behind.gpr[7];
-        return;
-    }
-    keep_string(k, (const uint8_t *)run + run->io.data_offset, (uint64_t)run->io.size * run->io.count);
-    if (insn.rep)
-        gather_outs(k, start, exit->port, exit->size, count_mask(&s, &insn));
-    kernel_regs(k, &k->behind);
-    exit->count = k->string_bytes / exit->size;
-    int64_t step = exit->down ? -(int64_t)exit->size : exit->size;
-    k->shown.gpr[6] = k->behind.gpr[6] - (uint64_t)(step * (int64_t)exit->count);
-    k->shown.gpr[1] = k->behind.gpr[1] + (insn.rep ? exit->count : 0);
-    k->shown_valid = true;
-    exit->address = s.ds.base * !s.cs.l + k->shown.gpr[6];
-}
-
-static void describe_mmio(struct devkvm *k, kl_exit *exit)
-{
-    const struct kvm_run *run = k->run;
-    *exit = (kl_exit){ .reason = KL_EXIT_MMIO, .hardware_reason = ~0u, .is_write = run->mmio.is_write,
-                       .size = (uint8_t)run->mmio.len, .count = 1, .address = run->mmio.phys_addr, .value = ~0ull };
-    if (run->mmio.is_write) {
-        exit->value = 0;
-        memcpy(&exit->value, run->mmio.data, run->mmio.len);
-    }
-    k->answer_due = !run->mmio.is_write;
-}
-
-/* True: an exit that user space sees; false: go on. */
-static bool describe(struct devkvm *k, kl_exit *exit)
-{
-    const struct kvm_run *run = k->run;
-    switch (run->exit_reason) {
-    case KVM_EXIT_IO: describe_io(k, exit); return true;
-    case KVM_EXIT_MMIO: describe_mmio(k, exit); return true;
-    case KVM_EXIT_HLT: exit->reason = KL_EXIT_HLT; return next_vector(k) < 0;
-    case KVM_EXIT_DEBUG: exit->reason = KL_EXIT_DEBUG; return true;
-    case KVM_EXIT_SHUTDOWN: exit->reason = KL_EXIT_SHUTDOWN; return true;
-    case KVM_EXIT_FAIL_ENTRY:
-        exit->reason = KL_EXIT_FAIL_ENTRY;
-        exit->entry_error = (uint32_t)run->fail_entry.hardware_entry_failure_reason;
-        return true;
-    case KVM_EXIT_INTERNAL_ERROR:
-        exit->reason = KL_EXIT_UNKNOWN;
-        exit->suberror = run->internal.suberror;
-        return true;
-    case KVM_EXIT_EXCEPTION:
-        exit->reason = KL_EXIT_EXCEPTION;
-        exit->exception = run->ex.exception;
-        exit->error_code = run->ex.error_code;
-        return true;
-    case KVM_EXIT_IRQ_WINDOW_OPEN: case KVM_EXIT_INTR: return false;
-    default:
-        exit->reason = KL_EXIT_UNKNOWN;
-        exit->hardware_reason = run->exit_reason == KVM_EXIT_UNKNOWN ? (uint32_t)run->hw.hardware_exit_reason : ~0u;
-        return true;
-    }
+    k->run->request_interrupt_window = devkvm_next_vector(k) >= 0;
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------------------- */
@@ -772,7 +535,7 @@ static int run_until_exit(struct devkvm *k, uint64_t deadline, kl_exit *exit)
         inject_or_ask(k);
         if (atomic_load(&k->kicked))
             k->run->immediate_exit = 1;
-        int result = enter(k);
+        int result = devkvm_enter(k);
         k->run->immediate_exit = 0;
         if (result == -EINTR || result == -EAGAIN) {
             if (atomic_exchange(&k->kicked, 0))
@@ -788,7 +551,7 @@ static int run_until_exit(struct devkvm *k, uint64_t deadline, kl_exit *exit)
         if (result < 0)
             return from_errno(&k->vm, "KVM_RUN failed");
         k->answer_due = false;
-        if (describe(k, exit))
+        if (devkvm_describe(k, exit))
             return 0;
     }
 }

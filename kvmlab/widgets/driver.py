@@ -210,7 +210,7 @@ def peek(read: Callable[[], Any], otherwise: Any = None) -> Any:
         return read()
     except Busy:
         raise
-    except (Error, AttributeError, NotImplementedError):
+    except (Error, AttributeError):
         return otherwise
 
 
